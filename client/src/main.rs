@@ -1,0 +1,3 @@
+//! The `client` process.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `member` process.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The consensus sidecar.
+
+pub mod consensus;

@@ -1,0 +1,3 @@
+//! The `raft` process.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `state-machine` process.
+
+fn main() {}
