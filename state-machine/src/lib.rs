@@ -3,3 +3,4 @@
 
 pub mod entries;
 pub mod rpc;
+pub mod wire;

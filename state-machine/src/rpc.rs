@@ -7,17 +7,18 @@
 //!
 //! Indexes and terms are those of the Raft log; 0 stands for "nothing yet".
 
+use std::io;
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::entries::{BlobError, EntryBlob};
+use crate::wire::{self, Endpoint, Hello, HelloError, Io, Refusal, Service};
 
 /// Version of everything in this file and of the batch format. Both sides must speak the same one.
 pub const CONTRACT_VERSION: u16 = 1;
-
-/// The largest frame either side sends or accepts, in bytes (8 MiB).
-pub const MAX_FRAME_BYTES: usize = 8 << 20;
 
 /// The most [`apply`](StateMachineService::apply) calls that raft has in flight.
 pub const MAX_APPLIES_IN_FLIGHT: usize = 4;
@@ -278,8 +279,8 @@ pub enum Verdict {
     Refused(String),
 }
 
-/// Why a call was turned away before the machine saw it. Nothing was changed, and the same call may be made again after what the
-/// error asks for.
+/// Why a call was turned away. Save for `Stopping`, the machine never saw it, and the same call may be made again after what
+/// the error asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum AccessError {
     /// This connection did not attach, or with another boot than the call names. Attach first.
@@ -294,7 +295,8 @@ pub enum AccessError {
     /// The machine's queue is full. Wait for an answer, then send again.
     #[error("the machine's queue is full")]
     Busy,
-    /// The process ends, by order or after a failure. Connect again.
+    /// The process ends, by order or after a failure; what was asked for may have been done. Connect and attach again: the answer
+    /// to `attach` tells.
     #[error("the machine is stopping")]
     Stopping,
 }
@@ -467,6 +469,52 @@ pub enum RestoreError {
         /// The machine's newest entry.
         applied_index: u64,
     },
+}
+
+/// Connects to a machine as raft and says hello; [`attach`](StateMachineService::attach) is the caller's next step.
+///
+/// The machine introduces itself without cluster and node: whose data it holds is told by its answer to `attach`, where a
+/// foreign caller learns more than a hello can say. A connection that broke does not come back: every later call fails, and
+/// the caller connects again.
+///
+/// # Errors
+/// [`HelloError`]; nothing was asked of the machine.
+pub async fn connect(
+    endpoint: &Endpoint,
+    cluster: u128,
+    node: u64,
+    boot: u64,
+    limit: Duration,
+) -> Result<StateMachineServiceClient, HelloError> {
+    let mut io = endpoint.connect(limit).await?;
+    Hello::new(Service::StateMachine, cluster, node, boot).open(&mut io).await?;
+    let transport = wire::client_transport(io);
+    Ok(StateMachineServiceClient::new(tarpc::client::Config::default(), transport).spawn())
+}
+
+/// Says hello on an accepted connection and serves it until it closes. With `room` false it is refused as one too many.
+///
+/// # Errors
+/// [`ServeError`]: why it was refused, or why it ended other than by an orderly close.
+pub async fn serve<S>(mut io: Io, room: bool, service: S) -> Result<(), ServeError>
+where
+    S: StateMachineService + Clone,
+{
+    let judge = |_: &Hello| if room { Ok(()) } else { Err(Refusal::Busy) };
+    Hello::new(Service::StateMachine, 0, 0, 0).answer(&mut io, judge).await?;
+    wire::serve_connection(io, service.serve()).await?;
+    Ok(())
+}
+
+/// Why a connection ended before its caller closed it.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// At its hello.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// Later: a malformed or oversized frame, or the connection broke.
+    #[error("connection failed: {0}")]
+    Connection(#[from] io::Error),
 }
 
 #[cfg(test)]
