@@ -1,1 +1,4 @@
-//! member
+//! The gossip daemon of Outrigger: finds the other members and tells who seems to be alive.
+
+pub mod rpc;
+pub mod swim;
