@@ -2,3 +2,5 @@
 
 pub mod rpc;
 pub mod swim;
+#[path = "../../state-machine/src/wire/mod.rs"]
+pub mod wire;

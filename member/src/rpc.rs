@@ -3,9 +3,13 @@
 //! Gossip *suggests*: the view says who seems to be there and where. It never says who votes.
 //! The answers hold plain values only; node and cluster ids are whatever raft has registered with `set_tags`.
 
+use std::io;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::swim::{State, Tags, TagsError};
+use crate::wire::{Endpoint, Hello, HelloError, Io, Service, client_transport, serve_connection};
 
 /// Longest time that `watch` holds a call before it answers with an unchanged view, in milliseconds. A call whose own
 /// deadline is nearer is answered a little before that.
@@ -120,4 +124,58 @@ pub enum LeaveError {
     /// The process is about to end.
     #[error("this member is stopping")]
     Stopping,
+}
+
+/// Why a connection to a member was not made, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// Nobody could be reached.
+    #[error("cannot reach the member at {endpoint}: {source}; is it running?")]
+    Unreachable {
+        /// Where.
+        endpoint: Endpoint,
+        /// Why.
+        source: io::Error,
+    },
+    /// Whoever is there is not a member of this version.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// A malformed or oversized frame, or the connection broke.
+    #[error("connection closed: {0}")]
+    Broken(#[from] io::Error),
+}
+
+/// A member serves whoever may reach its socket; which cluster it belongs to is what raft tells it over this very
+/// connection, so the hello does not insist on one.
+fn hello() -> Hello {
+    Hello::new(Service::Member, 0, 0, 0)
+}
+
+/// Connects within `limit`. The client never reconnects: make a new one when a call fails with `Shutdown`.
+///
+/// # Errors
+/// When nobody answers in time, or someone else does.
+pub async fn connect(
+    endpoint: &Endpoint,
+    limit: Duration,
+) -> Result<MemberServiceClient, ConnectionError> {
+    let connected = endpoint.connect(limit).await;
+    let mut io = connected
+        .map_err(|source| ConnectionError::Unreachable { endpoint: endpoint.clone(), source })?;
+    hello().open(&mut io).await?;
+    let config = tarpc::client::Config::default();
+    Ok(MemberServiceClient::new(config, client_transport(io)).spawn())
+}
+
+/// Serves one connection until it closes.
+///
+/// # Errors
+/// When the caller is a stranger, sends what cannot be read, or the connection breaks.
+pub async fn serve<S>(mut io: Io, service: S) -> Result<(), ConnectionError>
+where
+    S: MemberService + Clone,
+{
+    hello().answer(&mut io, |_| Ok(())).await?;
+    serve_connection(io, service.serve()).await?;
+    Ok(())
 }

@@ -1,1 +1,3 @@
-//! state-machine
+//! The replicated program's side of the contract.
+
+pub mod wire;
