@@ -42,7 +42,7 @@ pub enum Verdict {
 /// The table. Bounded by [`MAX_SESSIONS`], `SESSION_WINDOW` and [`MAX_RESULT_BYTES`].
 #[derive(Debug, Default)]
 pub struct Sessions {
-    sessions: BTreeMap<u64, Session>,
+    open: BTreeMap<u64, Session>,
     /// When each session was last used, for eviction: unique, because an index uses one session.
     last_used: BTreeMap<Index, u64>,
     results: Results,
@@ -64,7 +64,7 @@ impl Sessions {
         self.time_ms = self.time_ms.max(command.time_ms);
         match command.kind {
             Kind::OpenSession => {
-                self.open(index);
+                self.open_at(index);
                 Verdict::Opened
             }
             Kind::Apply if command.session == 0 => Verdict::Apply,
@@ -87,19 +87,19 @@ impl Sessions {
         self.results.by_index.get(&index)
     }
 
-    fn open(&mut self, index: Index) {
-        if self.sessions.len() == MAX_SESSIONS
+    fn open_at(&mut self, index: Index) {
+        if self.open.len() == MAX_SESSIONS
             && let Some((_, evicted)) = self.last_used.pop_first()
-            && let Some(session) = self.sessions.remove(&evicted)
+            && let Some(session) = self.open.remove(&evicted)
         {
             session.applied.into_values().for_each(|index| self.results.forget(index));
         }
-        self.sessions.insert(index.0, Session { last_used: index, ..Session::default() });
+        self.open.insert(index.0, Session { last_used: index, ..Session::default() });
         self.last_used.insert(index, index.0);
     }
 
     fn fold_numbered(&mut self, index: Index, command: &Command) -> Verdict {
-        let Some(session) = self.sessions.get_mut(&command.session) else {
+        let Some(session) = self.open.get_mut(&command.session) else {
             return Verdict::Expired;
         };
         self.last_used.remove(&session.last_used);
@@ -253,7 +253,7 @@ mod tests {
         sessions.fold(Index(full + 2), &open());
         assert_eq!(sessions.fold(Index(full + 3), &command(2, 1, 0)), Verdict::Expired);
         assert_eq!(sessions.fold(Index(full + 4), &command(1, 2, 0)), Verdict::Apply);
-        assert_eq!(sessions.sessions.len(), MAX_SESSIONS);
+        assert_eq!(sessions.open.len(), MAX_SESSIONS);
         assert_eq!(sessions.last_used.len(), MAX_SESSIONS);
     }
 
