@@ -33,10 +33,9 @@ pub const MAX_ANSWER_BYTES: usize = 6 << 20;
 pub type ApplyAnswers<T> = Vec<(T, Result<Applied, ApplyError>)>;
 
 /// A machine and the rules of the contract around it. `T` is the ticket of an `apply` call.
-#[derive(Debug)]
-pub struct Host<M, S, T> {
+pub struct Host<M, T> {
     machine: M,
-    attachments: S,
+    attachments: Box<dyn AttachmentStore>,
     attachment: Option<Attachment>,
     waiting: WaitingBatches<T>,
     snapshot: Option<PinnedSnapshot>,
@@ -45,12 +44,12 @@ pub struct Host<M, S, T> {
     next_transfer: u64,
 }
 
-impl<M: Machine, S: AttachmentStore, T> Host<M, S, T> {
+impl<M: Machine, T> Host<M, T> {
     /// Takes a machine as it was opened.
     ///
     /// # Errors
     /// The attachment cannot be read.
-    pub fn new(machine: M, attachments: S) -> Result<Self, MachineError> {
+    pub fn new(machine: M, attachments: Box<dyn AttachmentStore>) -> Result<Self, MachineError> {
         Ok(Host {
             attachment: attachments.load()?,
             machine,
@@ -206,11 +205,6 @@ impl<M: Machine, S: AttachmentStore, T> Host<M, S, T> {
     /// When [`Host::expire`] has something to do next.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.waiting.next_expiry()
-    }
-
-    /// True when something is applied that would not survive a power failure, and could.
-    pub fn needs_sync(&self) -> bool {
-        self.machine.durable_index() < self.machine.applied().index
     }
 
     /// Makes everything applied durable, as far as the machine can.

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use super::Host;
-use crate::attachment::AttachmentStore;
 use crate::machine::{LogId, Machine, MachineError, RestoreFailure};
 use crate::rpc::{
     BeginRestore, BeginSnapshot, FinishRestore, Info, MAX_CHUNK_BYTES, ReadSnapshot, RestoreError,
@@ -77,7 +76,7 @@ impl From<ParseError> for RestoreFailure {
     }
 }
 
-impl<M: Machine, S: AttachmentStore, T> Host<M, S, T> {
+impl<M: Machine, T> Host<M, T> {
     /// Pins the present state and forgets the snapshot before.
     ///
     /// # Errors
