@@ -1,3 +1,4 @@
 //! The consensus sidecar.
 
 pub mod consensus;
+pub mod wal;
