@@ -8,8 +8,8 @@ use crate::entries::{BlobError, EntryBlob, EntryBlobBuilder, EntryHeader, EntryK
 use crate::machine::LogId;
 use crate::register::Register;
 use crate::rpc::{
-    BeginRestore, BeginSnapshot, FinishRestore, MAX_CHUNK_BYTES, ReadSnapshot, RestoreError,
-    SnapshotChunk, SnapshotError, SnapshotInfo, WriteRestore,
+    BeginRestore, BeginSnapshot, FinishRestore, MAX_CHUNK_BYTES, Notice, ReadSnapshot,
+    RestoreError, SnapshotChunk, SnapshotError, SnapshotInfo, WriteRestore,
 };
 
 const CLUSTER: u128 = 77;
@@ -48,12 +48,14 @@ fn done(bytes: &'static str) -> CommandResult {
     CommandResult::Done(Bytes::from_static(bytes.as_bytes()))
 }
 
-fn applied(first_index: u64, results: &[CommandResult]) -> Result<Applied, ApplyError> {
-    Ok(Applied { first_index, results: results.to_vec(), durable_index: 0 })
+type Answer = (&'static str, Result<Applied, ApplyError>);
+
+fn applied(ticket: &'static str, first_index: u64, results: &[CommandResult]) -> Answer {
+    (ticket, Ok(Applied { first_index, results: results.to_vec(), durable_index: 0 }))
 }
 
-fn gap(expected: u64, got: u64) -> Result<Applied, ApplyError> {
-    Err(ApplyError::Gap { expected, got })
+fn gap(ticket: &'static str, expected: u64, got: u64) -> Answer {
+    (ticket, Err(ApplyError::Gap { expected, got }))
 }
 
 fn ask(host: &TestHost, min_applied_index: u64) -> Result<CommandResult, QueryError> {
@@ -66,7 +68,7 @@ fn a_batch_has_one_result_for_each_entry() {
     let answers = host.apply(Instant::now(), &batch(1, &["a", "-", "", "b"]), "t").unwrap();
     let refused = CommandResult::Refused("an empty command has no value to write".into());
     let results = [done(""), CommandResult::Skipped, refused, done("a")];
-    assert_eq!(answers, [("t", applied(1, &results))]);
+    assert_eq!(answers, [applied("t", 1, &results)]);
     assert_eq!(host.machine().applied(), LogId { term: 3, index: 4 });
 }
 
@@ -77,17 +79,17 @@ fn entries_that_are_applied_are_skipped() {
     host.apply(now, &batch(1, &["a", "b"]), "").unwrap();
     let skipped = CommandResult::Skipped;
     let cases = [
-        (batch(1, &["x", "x"]), applied(1, &[skipped.clone(), skipped.clone()])),
-        (batch(2, &["x", "c"]), applied(2, &[skipped.clone(), done("b")])),
+        (batch(1, &["x", "x"]), applied("t", 1, &[skipped.clone(), skipped.clone()])),
+        (batch(2, &["x", "c"]), applied("t", 2, &[skipped.clone(), done("b")])),
         (
             batch(1, &["x", "x", "x", "d"]),
-            applied(1, &[skipped.clone(), skipped.clone(), skipped, done("c")]),
+            applied("t", 1, &[skipped.clone(), skipped.clone(), skipped, done("c")]),
         ),
-        (batch(5, &[]), applied(5, &[])),
-        (batch(1, &[]), applied(1, &[])),
+        (batch(5, &[]), applied("t", 5, &[])),
+        (batch(1, &[]), applied("t", 1, &[])),
     ];
     for (request, answer) in cases {
-        assert_eq!(host.apply(now, &request, "t").unwrap(), [("t", answer)]);
+        assert_eq!(host.apply(now, &request, "t").unwrap(), [answer]);
     }
     assert_eq!(ask(&host, 4), Ok(done("d")));
 }
@@ -100,9 +102,9 @@ fn a_batch_waits_for_its_predecessor() {
     assert_eq!(host.apply(now, &batch(2, &["b", "c"]), "second").unwrap(), []);
     let answers = host.apply(now, &batch(1, &["a"]), "first").unwrap();
     let expected = [
-        ("first", applied(1, &[done("")])),
-        ("second", applied(2, &[done("a"), done("b")])),
-        ("third", applied(4, &[done("c")])),
+        applied("first", 1, &[done("")]),
+        applied("second", 2, &[done("a"), done("b")]),
+        applied("third", 4, &[done("c")]),
     ];
     assert_eq!(answers, expected);
     assert_eq!(host.next_expiry(), None);
@@ -117,8 +119,8 @@ fn a_gap_that_stays_is_refused() {
     host.apply(later, &batch(4, &["d"]), "late").unwrap();
     assert_eq!(host.next_expiry(), Some(start + PREDECESSOR_WAIT));
     assert_eq!(host.expire(later), []);
-    assert_eq!(host.expire(start + PREDECESSOR_WAIT), [("early", gap(1, 3))]);
-    assert_eq!(host.expire(later + PREDECESSOR_WAIT), [("late", gap(1, 4))]);
+    assert_eq!(host.expire(start + PREDECESSOR_WAIT), [gap("early", 1, 3)]);
+    assert_eq!(host.expire(later + PREDECESSOR_WAIT), [gap("late", 1, 4)]);
     assert_eq!(host.machine().applied().index, 0);
 }
 
@@ -129,7 +131,7 @@ fn only_so_many_batches_wait() {
     for n in 0..MAX_WAITING_BATCHES as u64 {
         assert_eq!(host.apply(now, &batch(10 + n, &["x"]), "waits").unwrap(), []);
     }
-    assert_eq!(host.apply(now, &batch(9, &["x"]), "t").unwrap(), [("t", gap(1, 9))]);
+    assert_eq!(host.apply(now, &batch(9, &["x"]), "t").unwrap(), [gap("t", 1, 9)]);
 }
 
 #[test]
@@ -139,8 +141,8 @@ fn a_batch_that_came_twice_is_answered_twice_and_applied_once() {
     host.apply(now, &batch(2, &["b"]), "once").unwrap();
     host.apply(now, &batch(2, &["b"]), "again").unwrap();
     let answers = host.apply(now, &batch(1, &["a"]), "first").unwrap();
-    let skipped = applied(2, &[CommandResult::Skipped]);
-    assert_eq!(answers[1..], [("once", applied(2, &[done("a")])), ("again", skipped)]);
+    let skipped = applied("again", 2, &[CommandResult::Skipped]);
+    assert_eq!(answers[1..], [applied("once", 2, &[done("a")]), skipped]);
 }
 
 #[test]
@@ -217,50 +219,36 @@ fn data_of_unknown_origin_are_not_continued() {
 fn every_call_of_an_older_boot_is_fenced_and_of_an_unknown_one_refused() {
     let mut host = attached_host();
     host.attach(&attach(3)).unwrap().0.unwrap();
-    let fenced = AccessError::Fenced { newest: 3 };
-    for (boot, error) in [(2, fenced), (4, AccessError::NotAttached)] {
-        assert_eq!(errors_of_every_call(&mut host, boot), vec![error; 9], "boot {boot}");
-    }
-    let nobody = errors_of_every_call(&mut new_host(), 1);
-    assert_eq!(nobody, vec![AccessError::NotAttached; 9], "before any attach");
+    assert_every_call_gets(&mut host, 2, AccessError::Fenced { newest: 3 });
+    assert_every_call_gets(&mut host, 4, AccessError::NotAttached);
+    assert_every_call_gets(&mut new_host(), 1, AccessError::NotAttached);
+    assert_eq!(host.machine().applied(), LogId::default());
 }
 
-/// What each call but `attach` says to a boot that may not make it.
-fn errors_of_every_call(host: &mut TestHost, boot: u64) -> Vec<AccessError> {
+/// Makes each call but `attach` as a boot that may not make it.
+fn assert_every_call_gets(host: &mut TestHost, boot: u64, error: AccessError) {
+    let apply = Apply { boot, ..batch(1, &["x"]) };
+    let answer = host.apply(Instant::now(), &apply, "t").unwrap();
+    assert_eq!(answer, [("t", Err(ApplyError::Access(error)))]);
     let query = Query { boot, min_applied_index: 0, query: Bytes::new() };
-    let notice = crate::rpc::Notice::Leader { term: 1, leader: None, here: false };
+    assert_eq!(host.query(&query).unwrap(), Err(QueryError::Access(error)));
+    let notice = Notice::Leader { term: 1, leader: None, here: false };
+    assert_eq!(host.notify(&Notify { boot, notice }), Err(error));
     let validate = Validate { boot, command: Bytes::new() };
+    assert_eq!(host.validate(&validate), Err(error));
+
+    let access = SnapshotError::Access(error);
+    assert_eq!(host.begin_snapshot(&BeginSnapshot { boot }).unwrap(), Err(access.clone()));
     let read = ReadSnapshot { boot, snapshot: 1, offset: 0 };
+    assert_eq!(host.read_snapshot(&read).unwrap(), Err(access));
+
+    let access = RestoreError::Access(error);
     let begin = BeginRestore { boot, applied_term: 1, applied_index: 1 };
+    assert_eq!(host.begin_restore(&begin).unwrap(), Err(access.clone()));
     let write = WriteRestore { boot, restore: 1, offset: 0, bytes: Bytes::new(), checksum: 0 };
+    assert_eq!(host.write_restore(&write).unwrap(), Err(access.clone()));
     let finish = FinishRestore { boot, restore: 1, snapshot_bytes: 0 };
-    let mut answers = host.apply(Instant::now(), &Apply { boot, ..batch(1, &["x"]) }, "t").unwrap();
-    let applied = answers.remove(0).1;
-    let snapshot_access = |error| match error {
-        SnapshotError::Access(access) => access,
-        other => panic!("{other}"),
-    };
-    let restore_access = |error| match error {
-        RestoreError::Access(access) => access,
-        other => panic!("{other}"),
-    };
-    vec![
-        match applied.unwrap_err() {
-            ApplyError::Access(access) => access,
-            other => panic!("{other}"),
-        },
-        match host.query(&query).unwrap().unwrap_err() {
-            QueryError::Access(access) => access,
-            other => panic!("{other}"),
-        },
-        host.notify(&Notify { boot, notice }).unwrap_err(),
-        host.validate(&validate).unwrap_err(),
-        snapshot_access(host.begin_snapshot(&BeginSnapshot { boot }).unwrap().unwrap_err()),
-        snapshot_access(host.read_snapshot(&read).unwrap().unwrap_err()),
-        restore_access(host.begin_restore(&begin).unwrap().unwrap_err()),
-        restore_access(host.write_restore(&write).unwrap().unwrap_err()),
-        restore_access(host.finish_restore(&finish).unwrap().unwrap_err()),
-    ]
+    assert_eq!(host.finish_restore(&finish).unwrap(), Err(access));
 }
 
 #[test]
