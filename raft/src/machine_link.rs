@@ -98,7 +98,9 @@ async fn attend(
     let attach = Attach { contract: CONTRACT_VERSION, cluster, node: node.0, boot };
     let info = match client.attach(deadline(ATTACH_TIMEOUT), attach).await {
         Ok(Ok(info)) => info,
-        Ok(Err(AttachError::Access(busy))) => return Down::Broken(format!("cannot attach: {busy}")),
+        Ok(Err(AttachError::Access(busy))) => {
+            return Down::Broken(format!("cannot attach: {busy}"));
+        }
         Ok(Err(refused)) => return Down::Refused(refused.to_string()),
         Err(error) => return Down::Broken(format!("cannot attach: {error}")),
     };

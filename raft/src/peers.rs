@@ -255,21 +255,28 @@ impl Task {
                 };
                 let call = async move { client.append_entries(context, request).await };
                 call.map(move |reply| {
-                    reply.map(|AppendReply { term, response }| answer(term, Message::AppendResponse(response)))
+                    reply.map(|AppendReply { term, response }| {
+                        answer(term, Message::AppendResponse(response))
+                    })
                 })
                 .boxed()
             }
             Message::PreVote(request) => {
                 let call = async move { client.pre_vote(context, Ballot { term, request }).await };
                 call.map(move |reply| {
-                    reply.map(|BallotReply { term, response }| answer(term, Message::PreVoteResponse(response)))
+                    reply.map(|BallotReply { term, response }| {
+                        answer(term, Message::PreVoteResponse(response))
+                    })
                 })
                 .boxed()
             }
             Message::Vote(request) => {
-                let call = async move { client.request_vote(context, Ballot { term, request }).await };
+                let call =
+                    async move { client.request_vote(context, Ballot { term, request }).await };
                 call.map(move |reply| {
-                    reply.map(|BallotReply { term, response }| answer(term, Message::VoteResponse(response)))
+                    reply.map(|BallotReply { term, response }| {
+                        answer(term, Message::VoteResponse(response))
+                    })
                 })
                 .boxed()
             }

@@ -107,6 +107,7 @@ fn random_puts(count: u64, seed: &mut u64) -> EntryBlob {
 fn cpu_us(daemon: &Daemon) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.0.id())).unwrap_or_default();
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks = after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse().ok());
+    let ticks =
+        after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
     ticks.sum::<f64>() * 10_000.0
 }

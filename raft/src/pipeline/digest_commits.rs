@@ -263,7 +263,9 @@ impl DigestCommits {
 
     /// Newest entry that the state machine has or is about to get.
     fn last_given(&self) -> Index {
-        let sent = || self.in_flight.back().and_then(|batch| batch.entries.last()).map(|(index, _)| *index);
+        let sent = || {
+            self.in_flight.back().and_then(|batch| batch.entries.last()).map(|(index, _)| *index)
+        };
         self.unsent.back().map(|entry| entry.index).or_else(sent).unwrap_or(self.applied)
     }
 
@@ -287,7 +289,9 @@ impl DigestCommits {
             Verdict::Opened => answer(waiting, Ok((index, Outcome::Done(Bytes::new())))),
             Verdict::Expired => answer(waiting, Err(SubmitRefused::SessionExpired)),
             Verdict::OutsideWindow => answer(waiting, Err(SubmitRefused::OutsideWindow)),
-            Verdict::AlreadyAcknowledged => answer(waiting, Err(SubmitRefused::AlreadyAcknowledged)),
+            Verdict::AlreadyAcknowledged => {
+                answer(waiting, Err(SubmitRefused::AlreadyAcknowledged))
+            }
         }
     }
 
@@ -308,17 +312,25 @@ impl DigestCommits {
     fn prepare(&self, entry: Entry) -> Prepared {
         let LogId { index, term: Term(term) } = entry.id;
         let command = match &entry.payload {
-            Payload::Command(payload) if !self.passed_over.contains(&index) => Command::decode(payload),
+            Payload::Command(payload) if !self.passed_over.contains(&index) => {
+                Command::decode(payload)
+            }
             Payload::Command(_) | Payload::Noop | Payload::Membership(_) => None,
         };
         match command {
             Some(Command { kind: Kind::Apply, time_ms, session, sequence, body, .. }) => {
-                let header = EntryHeader { kind: EntryKind::Command, term, time_ms, session, sequence };
+                let header =
+                    EntryHeader { kind: EntryKind::Command, term, time_ms, session, sequence };
                 Prepared { index, header, command: body }
             }
             Some(Command { kind: Kind::OpenSession, .. }) | None => {
-                let header =
-                    EntryHeader { kind: EntryKind::Skip, term, time_ms: 0, session: 0, sequence: 0 };
+                let header = EntryHeader {
+                    kind: EntryKind::Skip,
+                    term,
+                    time_ms: 0,
+                    session: 0,
+                    sequence: 0,
+                };
                 Prepared { index, header, command: Bytes::new() }
             }
         }
@@ -417,8 +429,10 @@ impl DigestCommits {
         {
             waiting.answer(Err(SubmitRefused::CommittedNotApplied { index }));
         }
-        let reason = format!("the state machine did not answer in time ({})", self.status().machine);
-        let waiting = self.reads.extract_if(.., |_, read| read.expires <= now).map(|(_, read)| read);
+        let reason =
+            format!("the state machine did not answer in time ({})", self.status().machine);
+        let waiting =
+            self.reads.extract_if(.., |_, read| read.expires <= now).map(|(_, read)| read);
         let asked = self.asked.extract_if(.., |_, (_, read)| read.expires <= now);
         for read in waiting.chain(asked.map(|(_, (_, read))| read)) {
             read.answer(Err(QueryRefused::Unavailable { reason: reason.clone() }));

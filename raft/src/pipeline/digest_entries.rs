@@ -19,8 +19,8 @@ use super::{
 use crate::command::{Command, Kind};
 use crate::consensus::{
     BatchNo, Entry, Envelope, Event, Fetch, HardState, Index, Input, LogId, Membership,
-    MembershipChange, Message, NodeId, Output, Payload, Persist, Proposal, ProposalId, Raft, ReadId,
-    Refusal, RoleName, Status, Token,
+    MembershipChange, Message, NodeId, Output, Payload, Persist, Proposal, ProposalId, Raft,
+    ReadId, Refusal, RoleName, Status, Token,
 };
 use crate::roster::{Autopilot, Candidate};
 
@@ -174,7 +174,15 @@ impl DigestEntries {
         let mut proposals = Vec::new();
         for event in events.drain(..) {
             match event {
-                EntriesEvent::Submit { kind, session, sequence, acked_below, body, patience_ticks, reply } => {
+                EntriesEvent::Submit {
+                    kind,
+                    session,
+                    sequence,
+                    acked_below,
+                    body,
+                    patience_ticks,
+                    reply,
+                } => {
                     let time_ms = self.stamp(clock_ms);
                     let command = Command { kind, time_ms, session, sequence, acked_below, body };
                     let expires = self.now.saturating_add(patience_ticks);
@@ -378,7 +386,9 @@ impl DigestEntries {
                 read.answer(Err(query_refused(refusal)));
             }
         }
-        actions.fetch.extend(output.fetch.into_iter().map(|fetch| (FetchFor::Core, fetch, usize::MAX)));
+        actions
+            .fetch
+            .extend(output.fetch.into_iter().map(|fetch| (FetchFor::Core, fetch, usize::MAX)));
         actions.events.extend(output.events);
     }
 

@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn a_closed_connection_is_told_from_a_bad_frame() {
-        let nested = |kind: io::ErrorKind| Err(io::Error::other(io::Error::other(io::Error::from(kind))));
+        let nested =
+            |kind: io::ErrorKind| Err(io::Error::other(io::Error::other(io::Error::from(kind))));
         assert!(closed_by_other_end(&Ok(())));
         assert!(closed_by_other_end(&nested(io::ErrorKind::ConnectionReset)));
         assert!(closed_by_other_end(&nested(io::ErrorKind::BrokenPipe)));
