@@ -1,9 +1,9 @@
-//! kill -9 under load. Entry `i` of the log is known from its index alone, so the whole state can be told from the applied index.
+//! kill -9 under load, and a disk that refuses. Entry `i` of the log is known from its index alone, so the whole state can be told from the applied index.
 
 use std::collections::VecDeque;
 
 use state_machine::entries::EntryBlob;
-use state_machine::rpc::{Applied, CommandResult};
+use state_machine::rpc::{AccessError, Applied, ApplyError, CommandResult};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -100,5 +100,32 @@ async fn data_and_applied_index_agree_whenever_it_is_killed() {
     assert!(promised.durable_index > 0, "nothing was ever made durable");
     let daemon = Daemon::start(&data_dir, &[]).await;
     let (raft, info) = Raft::attach(&daemon.unix(), 1).await;
+    check_state(&raft, info.applied_index).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_a_write_ends_it_with_13_and_nothing_acknowledged_is_lost() {
+    let data_dir = TempDir::new().unwrap();
+    let daemon = Daemon::start(&data_dir, &[]).await;
+    Raft::attach(&daemon.unix(), 1).await;
+    daemon.kill();
+
+    let daemon = Daemon::start_with_small_files(&data_dir, &[]).await;
+    let (raft, _) = Raft::attach(&daemon.unix(), 1).await;
+    let mut acknowledged = 0;
+    while let Ok(answer) = raft.try_apply(acknowledged + 1, batch(acknowledged + 1)).await {
+        match answer {
+            Ok(answer) => acknowledged += answer.results.len() as u64,
+            Err(error) => {
+                assert_eq!(error, ApplyError::Access(AccessError::Stopping));
+                break;
+            }
+        }
+    }
+    assert_eq!(daemon.wait().await.code(), Some(13));
+
+    let daemon = Daemon::start(&data_dir, &[]).await;
+    let (raft, info) = Raft::attach(&daemon.unix(), 1).await;
+    assert!(info.applied_index >= acknowledged && acknowledged > 0, "{info:?}, {acknowledged}");
     check_state(&raft, info.applied_index).await;
 }

@@ -23,6 +23,9 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(5);
+
 pub(crate) const CLUSTER: u128 = 0x00c0_ffee;
 pub(crate) const NODE: u64 = 7;
 
@@ -58,11 +61,23 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts a process and waits until it serves.
     pub(crate) async fn start(data_dir: &TempDir, arguments: &[&str]) -> Daemon {
+        Daemon::start_command(command(data_dir.path(), arguments), data_dir).await
+    }
+
+    /// The same, with a system that refuses to write beyond the first 512 KiB of a file.
+    pub(crate) async fn start_with_small_files(data_dir: &TempDir, arguments: &[&str]) -> Daemon {
+        let plain = command(data_dir.path(), arguments);
+        let mut limited = Command::new("sh");
+        let script = "trap '' XFSZ; ulimit -f 1024; exec \"$0\" \"$@\"";
+        limited.args(["-c", script]).arg(plain.get_program()).args(plain.get_args());
+        Daemon::start_command(limited, data_dir).await
+    }
+
+    async fn start_command(mut command: Command, data_dir: &TempDir) -> Daemon {
         let ready_file = data_dir.path().join("ready.json");
         drop(fs::remove_file(&ready_file));
-        let mut command = command(data_dir.path(), arguments);
-        command.arg("--ready-file").arg(&ready_file).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        command.arg("--ready-file").arg(&ready_file);
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + PATIENCE;
         let ready = loop {
             if let Ok(json) = fs::read(&ready_file) {
@@ -70,7 +85,7 @@ impl Daemon {
             }
             assert!(child.try_wait().unwrap().is_none(), "it ended instead of serving");
             assert!(Instant::now() < deadline, "it does not serve");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(POLL).await;
         };
         Daemon { child, ready }
     }
@@ -90,16 +105,20 @@ impl Daemon {
     }
 
     /// SIGTERM, and wait for the exit code.
-    pub(crate) async fn terminate(mut self) -> ExitStatus {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap();
+    pub(crate) async fn terminate(self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.wait().await
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn wait(mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "it does not stop");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(Instant::now() < deadline, "it does not end");
+            tokio::time::sleep(POLL).await;
         }
     }
 }
