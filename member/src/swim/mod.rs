@@ -283,6 +283,11 @@ impl Swim {
         self.id
     }
 
+    /// Our own tags.
+    pub fn tags(&self) -> &Tags {
+        &self.profile.tags
+    }
+
     /// Our own state, alive or left, and incarnation.
     pub fn own_standing(&self) -> Standing {
         self.own
