@@ -3,6 +3,7 @@
 //! Exit codes: 0 clean stop · 1 unexpected failure · 2 bad flag or configuration · 3 address not to be had · 4 data
 //! directory unwritable or locked · 11 damaged file.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours);
+    log.with_env_filter(filter).init();
     let config = match Config::load(flags) {
         Ok(config) => config,
         Err(error) => {
