@@ -6,7 +6,7 @@
 #   node.sh kill DIR [PROCESS]    kill -9 one process (its supervisor starts it again), or all four at once
 #   node.sh hold DIR PROCESS      end one process and keep it down
 #   node.sh release DIR PROCESS   start one process that was held or has given up
-#   node.sh status DIR            one line per process: name, pid or "-", state
+#   node.sh status DIR            one line for the supervisor ("node") and each process: name, pid or "-", state
 #
 # DIR holds everything of the node: data, log/PROCESS.log and run/ (process ids). Settings of `run`, by environment:
 #
@@ -354,6 +354,7 @@ state_of() { # PROCESS
 
 status() {
   local process
+  printf 'node %s %s\n' "$(pid_of node || echo -)" "$(if pid_of node >/dev/null; then echo "supervises"; else echo "does not run"; fi)"
   for process in "${PROCESSES[@]}"; do
     printf '%s %s %s\n' "$process" "$(pid_of "$process" || echo -)" "$(state_of "$process")"
   done
