@@ -200,7 +200,7 @@ check_failures() { # NODE
   local name pid state
   while read -r name pid state; do
     [[ $state =~ exit\ code\ (2|3|4|11|12|13), ]] || continue
-    echo "node $1: $name: ${state%%; see *}. Its log ends:" >&2
+    echo "node $1: $name ${state%%; see *}. Its log ends:" >&2
     tail -n 5 "$(dir_of "$1")/log/$name.log" >&2
     return 1
   done < <("$scripts/node.sh" status "$(dir_of "$1")")

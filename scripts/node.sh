@@ -217,7 +217,7 @@ follow_marks() {
 shut_down() {
   trap '' TERM INT HUP USR1
   say "node: stopping"
-  end_processes
+  end_processes 2>/dev/null # the shell's own remarks on killed children
   rm -f "$run"/*.pid
   say "node: stopped"
   exit 0
@@ -337,18 +337,25 @@ mark() { # PROCESS MARK
 }
 
 state_of() { # PROCESS
-  local code=
-  if [[ -e $run/$1.exit ]]; then read -r code <"$run/$1.exit"; fi
-  if ! pid_of node >/dev/null; then
+  local code='' last=''
+  if [[ -e $run/$1.exit ]]; then
+    read -r code <"$run/$1.exit"
+    last="last exit code $code, $(meaning "$code")"
+  fi
+  if pid_of "$1" >/dev/null; then
+    if ! pid_of node >/dev/null; then
+      echo "runs without its supervisor"
+    elif [[ -e $run/$1.waits ]]; then
+      echo "waits to be started again ($last)"
+    else
+      echo "runs${last:+ ($last)}"
+    fi
+  elif ! pid_of node >/dev/null; then
     echo "does not run"
-  elif [[ -e $run/$1.waits ]]; then
-    echo "waits to be started again (last exit code $code, $(meaning "$code"))"
-  elif pid_of "$1" >/dev/null; then
-    echo "runs${code:+ (last exit code $code, $(meaning "$code"))}"
   elif [[ -e $run/$1.down ]]; then
     echo "held down"
   else
-    echo "gave up: exit code $code, $(meaning "$code"); see $dir/log/$1.log"
+    echo "gave up ($last); see $dir/log/$1.log"
   fi
 }
 

@@ -57,7 +57,7 @@ dependencies() {
     scripts/dependencies.sh && skip advisories "cargo-deny is not installed (cargo install cargo-deny --locked)"
     return
   fi
-  cargo deny --locked check licenses bans sources || return 1
+  cargo deny --locked check --hide-inclusion-graph licenses bans sources || return 1
   if timeout 120 cargo deny --locked fetch db; then
     cargo deny --locked check --disable-fetch advisories
   else
