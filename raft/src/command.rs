@@ -9,7 +9,7 @@
 //! | 25 | 8 | `acked_below`: answers below are known to the client, big-endian |
 //! | 33 | … | the command |
 //!
-//! The clock is a hint that the fold over the log makes monotonic ([`crate::session`]); nothing decides by it yet.
+//! A leader stamps with its clock or the latest stamp in its log, whichever is later: along the log the time never falls.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -55,6 +55,11 @@ impl Command {
         buffer.freeze()
     }
 
+    /// The stamp of a payload, without reading the rest; zero when there is none.
+    pub fn time_ms_of(payload: &[u8]) -> u64 {
+        payload.get(1..9).map_or(0, |mut stamp| stamp.get_u64())
+    }
+
     /// Reads an entry's payload; the body shares its buffer. `None` means that it was not written by this module: such
     /// an entry applies nothing, on every node alike.
     pub fn decode(payload: &Bytes) -> Option<Self> {
@@ -90,6 +95,7 @@ mod tests {
                 acked_below: 4,
                 body: Bytes::from(body),
             };
+            assert_eq!(Command::time_ms_of(&command.encode()), 1);
             assert_eq!(Command::decode(&command.encode()), Some(command));
         }
     }

@@ -46,8 +46,6 @@ pub struct Sessions {
     /// When each session was last used, for eviction: unique, because an index uses one session.
     last_used: BTreeMap<Index, u64>,
     results: Results,
-    /// The log's clock: the latest leader's time stamp so far, so it never goes back.
-    time_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +59,6 @@ struct Session {
 impl Sessions {
     /// Folds one committed command in. To be called for each, once, in log order.
     pub fn fold(&mut self, index: Index, command: &Command) -> Verdict {
-        self.time_ms = self.time_ms.max(command.time_ms);
         match command.kind {
             Kind::OpenSession => {
                 self.open_at(index);
@@ -70,11 +67,6 @@ impl Sessions {
             Kind::Apply if command.session == 0 => Verdict::Apply,
             Kind::Apply => self.fold_numbered(index, command),
         }
-    }
-
-    /// The log's clock after the last fold, in milliseconds since 1970.
-    pub fn time_ms(&self) -> u64 {
-        self.time_ms
     }
 
     /// Keeps the result of the command at `index`, for its duplicates.
@@ -279,14 +271,5 @@ mod tests {
         }
         assert_eq!(sessions.result(Index(1)), None);
         assert_eq!(sessions.result(Index(99)), Some(&outcome));
-    }
-
-    #[test]
-    fn clock_never_goes_back() {
-        let mut sessions = Sessions::default();
-        for (index, (time_ms, shown)) in (1..).zip([(5, 5), (3, 5), (9, 9)]) {
-            sessions.fold(Index(index), &Command { time_ms, ..command(0, 1, 0) });
-            assert_eq!(sessions.time_ms(), shown);
-        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tarpc::client::NewClient;
+use tokio::task::JoinHandle;
 
 use super::client::{Answer, ConnectError, Outcome, QueryError, SubmitError};
 use super::wire::{self, Endpoint, Hello, Io};
@@ -107,7 +108,18 @@ pub enum Forwarded {
     Query(Result<Answer, QueryError>),
 }
 
-/// Connects to a peer. Returns what the peer says of itself, too. Must be called within a tokio runtime.
+/// A connection to a peer.
+#[derive(Debug)]
+pub struct Connection {
+    /// To call it by.
+    pub client: PeerServiceClient,
+    /// What the peer said of itself.
+    pub theirs: Hello,
+    /// Ends when the connection does.
+    pub closed: JoinHandle<()>,
+}
+
+/// Connects to a peer. Must be called within a tokio runtime: the connection is driven by a task.
 ///
 /// # Errors
 /// Nothing was sent but the hello.
@@ -115,7 +127,7 @@ pub async fn connect(
     endpoint: &Endpoint,
     hello: Hello,
     limit: Duration,
-) -> Result<(PeerServiceClient, Hello), ConnectError> {
+) -> Result<Connection, ConnectError> {
     let mut io = endpoint
         .connect(limit)
         .await
@@ -126,9 +138,9 @@ pub async fn connect(
         .map_err(|source| ConnectError::Hello { endpoint: endpoint.clone(), source })?;
     let NewClient { client, dispatch } =
         PeerServiceClient::new(tarpc::client::Config::default(), wire::client_transport(io));
-    // The task ends with the connection; why it ended reaches every call that waits.
-    tokio::spawn(async move { drop(dispatch.await) });
-    Ok((client, theirs))
+    // Why it ended reaches every call that waits.
+    let closed = tokio::spawn(async move { drop(dispatch.await) });
+    Ok(Connection { client, theirs, closed })
 }
 
 /// Serves one peer connection whose hellos are done.
