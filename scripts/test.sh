@@ -2,7 +2,7 @@
 # The gate: what must hold before a change lands. CI runs the same and nothing else.
 #
 #   scripts/test.sh            everything
-#   scripts/test.sh --quick    without documentation, dependencies and the release build with its smoke run
+#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; no documentation, dependencies, release build, smoke run
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
 
@@ -45,6 +45,7 @@ scripts() {
 }
 
 tests() {
+  if [[ -n $quick ]]; then export SEEDS=50; fi
   cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$work/tests"
 }
 
