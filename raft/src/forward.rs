@@ -61,17 +61,17 @@ impl Caller {
         match self {
             Self::Submit(caller) => drop(caller.send(match outcome {
                 Ok(Forwarded::Submit(result)) => result,
-                Ok(Forwarded::Query(_)) => {
-                    Err(SubmitError::Unknown { reason: "the leader's answer does not fit".to_owned() })
-                }
+                Ok(Forwarded::Query(_)) => Err(SubmitError::Unknown {
+                    reason: "the leader's answer does not fit".to_owned(),
+                }),
                 Err(Failure::NotSent) => Err(SubmitError::NotLeader { hint: None }),
                 Err(Failure::Lost(reason)) => Err(SubmitError::Unknown { reason }),
             })),
             Self::Query(caller) => drop(caller.send(match outcome {
                 Ok(Forwarded::Query(result)) => result,
-                Ok(Forwarded::Submit(_)) => {
-                    Err(QueryError::Unavailable { reason: "the leader's answer does not fit".to_owned() })
-                }
+                Ok(Forwarded::Submit(_)) => Err(QueryError::Unavailable {
+                    reason: "the leader's answer does not fit".to_owned(),
+                }),
                 Err(Failure::NotSent) => Err(QueryError::NotLeader { hint: None }),
                 Err(Failure::Lost(reason)) => Err(QueryError::Unavailable { reason }),
             })),
@@ -94,7 +94,10 @@ pub async fn pass_on(client: PeerServiceClient, batch: Vec<ForwardItem>) {
     };
     match outcomes {
         Ok(outcomes) => {
-            callers.into_iter().zip(outcomes).for_each(|(caller, outcome)| caller.answer(Ok(outcome)));
+            callers
+                .into_iter()
+                .zip(outcomes)
+                .for_each(|(caller, outcome)| caller.answer(Ok(outcome)));
         }
         Err(failure) => callers.into_iter().for_each(|caller| caller.answer(Err(failure.clone()))),
     }

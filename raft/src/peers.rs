@@ -226,7 +226,7 @@ impl Task {
                     }
                 },
                 Some(envelope) = self.outgoing.recv() => {
-                    calls.extend(started(self.call(&client, envelope)).await);
+                    calls.extend(started(Self::call(&client, envelope)).await);
                 }
                 Some(()) = forwards.next() => {}
                 _ = self.forwarding.recv_many(&mut batch, forward::BATCH_ITEMS) => {
@@ -239,7 +239,7 @@ impl Task {
     }
 
     /// A message as a call, and the call's answer as a message.
-    fn call(&self, client: &PeerServiceClient, envelope: Envelope) -> Call {
+    fn call(client: &PeerServiceClient, envelope: Envelope) -> Call {
         let client = client.clone();
         let Envelope { from: us, to: peer, term, token, body } = envelope;
         let answer = move |term, body| Some(Envelope { from: peer, to: us, term, token, body });
@@ -255,21 +255,28 @@ impl Task {
                 };
                 let call = async move { client.append_entries(context, request).await };
                 call.map(move |reply| {
-                    reply.map(|AppendReply { term, response }| answer(term, Message::AppendResponse(response)))
+                    reply.map(|AppendReply { term, response }| {
+                        answer(term, Message::AppendResponse(response))
+                    })
                 })
                 .boxed()
             }
             Message::PreVote(request) => {
                 let call = async move { client.pre_vote(context, Ballot { term, request }).await };
                 call.map(move |reply| {
-                    reply.map(|BallotReply { term, response }| answer(term, Message::PreVoteResponse(response)))
+                    reply.map(|BallotReply { term, response }| {
+                        answer(term, Message::PreVoteResponse(response))
+                    })
                 })
                 .boxed()
             }
             Message::Vote(request) => {
-                let call = async move { client.request_vote(context, Ballot { term, request }).await };
+                let call =
+                    async move { client.request_vote(context, Ballot { term, request }).await };
                 call.map(move |reply| {
-                    reply.map(|BallotReply { term, response }| answer(term, Message::VoteResponse(response)))
+                    reply.map(|BallotReply { term, response }| {
+                        answer(term, Message::VoteResponse(response))
+                    })
                 })
                 .boxed()
             }

@@ -58,7 +58,8 @@ impl Autopilot {
         }
         self.note_fitness(status, now);
         let stable = |since: u64| now - since >= self.policy.promote_after_ticks;
-        let fit = self.fit_since.iter().filter(|(_, since)| stable(**since)).map(|(id, _)| *id).collect();
+        let fit =
+            self.fit_since.iter().filter(|(_, since)| stable(**since)).map(|(id, _)| *id).collect();
         next_change(&self.candidates, status, &fit, self.policy)
     }
 
@@ -104,7 +105,8 @@ pub fn next_change(
         target.nodes.insert(candidate.node, candidate.info.clone());
     }
     if target == *present {
-        let promoted: Vec<NodeId> = fit.iter().copied().take(promotions(present, fit, policy)).collect();
+        let promoted: Vec<NodeId> =
+            fit.iter().copied().take(promotions(present, fit, policy)).collect();
         for id in promoted {
             target.learners.remove(&id);
             target.voters.insert(id);
@@ -172,7 +174,10 @@ mod tests {
     #[test]
     fn strangers_become_learners_as_long_as_there_is_room() {
         assert_eq!(decide(&[1, 2], membership(&[1], &[]), &[]), Some(membership(&[1], &[2])));
-        assert_eq!(decide(&[1, 2, 3, 4], membership(&[1], &[]), &[]), Some(membership(&[1], &[2, 3])));
+        assert_eq!(
+            decide(&[1, 2, 3, 4], membership(&[1], &[]), &[]),
+            Some(membership(&[1], &[2, 3]))
+        );
         assert_eq!(decide(&[1, 2, 3, 4], membership(&[1], &[2, 3]), &[]), None);
     }
 
@@ -188,7 +193,11 @@ mod tests {
             (&[1, 2, 3, 4, 5], &[6, 7], &[6, 7], None),
             (&[1, 2], &[3], &[3], Some(membership(&[1, 2, 3], &[]))),
         ] {
-            assert_eq!(decide(&[], membership(voters, learners), fit), expected, "{voters:?} {learners:?} {fit:?}");
+            assert_eq!(
+                decide(&[], membership(voters, learners), fit),
+                expected,
+                "{voters:?} {learners:?} {fit:?}"
+            );
         }
     }
 
@@ -206,7 +215,8 @@ mod tests {
     #[test]
     fn nothing_is_proposed_while_something_is_under_way_or_gossip_sees_only_the_dead() {
         let candidates: BTreeMap<_, _> = alive(&[2]).into_iter().map(|c| (c.node, c)).collect();
-        let dead = candidates.clone().into_values().map(|c| (c.node, Candidate { alive: false, ..c }));
+        let dead =
+            candidates.clone().into_values().map(|c| (c.node, Candidate { alive: false, ..c }));
         let dead: BTreeMap<_, _> = dead.collect();
         let present = status(membership(&[1], &[]), &[]);
         let none = BTreeSet::new();

@@ -257,7 +257,8 @@ impl Hello {
     ) -> Result<Self, HelloError> {
         let reading = timeout(HELLO_TIMEOUT, Self::read(io)).await;
         let (theirs, _) = reading.unwrap_or(Err(HelloError::Timeout))?;
-        let service = if services.contains(&theirs.service) { theirs.service } else { self.service };
+        let service =
+            if services.contains(&theirs.service) { theirs.service } else { self.service };
         let ours = Self { service, ..self };
         let refusal = ours.objection(&theirs).or_else(|| judge(&theirs).err());
         let writing = timeout(HELLO_TIMEOUT, io.write_all(&ours.encode(refusal))).await;
