@@ -10,13 +10,17 @@
 mod support;
 
 mod clients;
+mod coverage;
+mod healing;
 mod invariants;
+mod nemesis;
 mod network;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use world::{Coverage, World};
+use coverage::Coverage;
+use world::World;
 
 const DEFAULT_SEEDS: u64 = 1000;
 /// Below this many seeds nothing is said about coverage.
@@ -35,10 +39,11 @@ fn every_invariant_holds_in_every_run() {
     let count = seeds.end - seeds.start;
     let mut total = Coverage::default();
     for seed in seeds {
-        match catch_unwind(AssertUnwindSafe(|| World::new(seed).run())) {
-            Ok(coverage) => total.add(&coverage),
-            Err(_) => panic!("to repeat: SEED={seed} cargo test -p raft --test simulation"),
-        }
+        let run = catch_unwind(AssertUnwindSafe(|| World::new(seed).run()));
+        let coverage = run.unwrap_or_else(|_| {
+            panic!("to repeat: SEED={seed} cargo test -p raft --test simulation")
+        });
+        total.add(&coverage);
     }
     println!("{count} seeds: {total:?}");
     if count >= SEEDS_FOR_COVERAGE {

@@ -7,10 +7,10 @@ use super::{Committed, Step};
 
 pub fn check(step: &Step<'_>, committed: &Committed) {
     for entry in step.newly_committed() {
-        if let Payload::Membership(next) = &entry.payload {
-            if let Some(current) = before(committed, entry.id.index) {
-                assert!(overlap(current, next), "disjoint majorities: {current:?} then {next:?}");
-            }
+        if let Payload::Membership(next) = &entry.payload
+            && let Some(current) = before(committed, entry.id.index)
+        {
+            assert!(overlap(current, next), "disjoint majorities: {current:?} then {next:?}");
         }
     }
 }
@@ -27,9 +27,8 @@ fn before(committed: &Committed, index: Index) -> Option<&Membership> {
 
 fn overlap(current: &Membership, next: &Membership) -> bool {
     match (current.is_joint(), next.is_joint()) {
-        (false, false) => current.voters == next.voters,
         (false, true) => next.outgoing == current.voters,
-        (true, false) => next.voters == current.voters,
+        (_, false) => next.voters == current.voters,
         (true, true) => false,
     }
 }
