@@ -30,7 +30,8 @@ use crate::swim::member::MAX_NAME_BYTES;
 use crate::swim::{Incarnation, MemberId, Output, Profile, Start, Swim, Tags};
 use crate::wire::{Endpoint, Listener};
 
-/// Connections to `MemberService` at a time; one more is closed at once.
+/// Connections to `MemberService` at a time, by TCP and by socket file each; one more is closed at once. Counted apart,
+/// so that nobody on the network can shut out our own raft.
 pub const MAX_CONNECTIONS: usize = 64;
 /// How long a leaving member stays to tell the others.
 const LEAVE_GRACE: Duration = Duration::from_secs(2);
@@ -359,15 +360,15 @@ fn host_name(id: MemberId) -> String {
 }
 
 fn serve(listeners: [Option<Listener>; 2], server: &MemberServer) -> JoinSet<()> {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut services = JoinSet::new();
     for listener in listeners.into_iter().flatten() {
-        services.spawn(accept(listener, server.clone(), Arc::clone(&free)));
+        services.spawn(accept(listener, server.clone()));
     }
     services
 }
 
-async fn accept(listener: Listener, server: MemberServer, free: Arc<Semaphore>) {
+async fn accept(listener: Listener, server: MemberServer) {
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         let io = match listener.accept().await {
