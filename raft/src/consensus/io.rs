@@ -210,7 +210,7 @@ pub enum RoleName {
 }
 
 /// What to do, in this order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Output {
     /// 1. Make durable; answer with [`Input::Synced`].
     pub persist: Option<Persist>,

@@ -96,6 +96,35 @@ fn framing() -> length_delimited::Builder {
     builder
 }
 
+/// Whether a connection ended because the other end closed it or its process died, as opposed to a frame that one end
+/// could not accept.
+pub fn closed_by_other_end(end: &io::Result<()>) -> bool {
+    let Err(error) = end else { return true };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if closes(error.kind()) {
+                return true;
+            }
+            // An error that wraps another one passes over itself in `source`.
+            cause = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+        } else {
+            cause = error.source();
+        }
+    }
+    false
+}
+
+fn closes(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
+}
+
 /// Serves one connection whose hellos are done, until it closes.
 ///
 /// Handlers start in stream order: each is polled once before the next request is read, so what a handler enqueues
@@ -173,6 +202,16 @@ mod tests {
         let mut longer = whole.clone();
         longer.extend_from_slice(&[0]);
         assert!(decode_request(&longer).unwrap_err().to_string().contains("1 bytes too many"));
+    }
+
+    #[test]
+    fn a_closed_connection_is_told_from_a_bad_frame() {
+        let nested =
+            |kind: io::ErrorKind| Err(io::Error::other(io::Error::other(io::Error::from(kind))));
+        assert!(closed_by_other_end(&Ok(())));
+        assert!(closed_by_other_end(&nested(io::ErrorKind::ConnectionReset)));
+        assert!(closed_by_other_end(&nested(io::ErrorKind::BrokenPipe)));
+        assert!(!closed_by_other_end(&nested(io::ErrorKind::InvalidData)));
     }
 
     #[test]

@@ -242,10 +242,26 @@ impl Hello {
         io: &mut Io,
         judge: impl FnOnce(&Self) -> Result<(), Refusal>,
     ) -> Result<Self, HelloError> {
+        self.answer_as(&[self.service], io, judge).await
+    }
+
+    /// The same, where several services share a port: the caller names one of `services`.
+    ///
+    /// # Errors
+    /// As for [`Hello::answer`].
+    pub async fn answer_as(
+        self,
+        services: &[Service],
+        io: &mut Io,
+        judge: impl FnOnce(&Self) -> Result<(), Refusal>,
+    ) -> Result<Self, HelloError> {
         let reading = timeout(HELLO_TIMEOUT, Self::read(io)).await;
         let (theirs, _) = reading.unwrap_or(Err(HelloError::Timeout))?;
-        let refusal = self.objection(&theirs).or_else(|| judge(&theirs).err());
-        let writing = timeout(HELLO_TIMEOUT, io.write_all(&self.encode(refusal))).await;
+        let service =
+            if services.contains(&theirs.service) { theirs.service } else { self.service };
+        let ours = Self { service, ..self };
+        let refusal = ours.objection(&theirs).or_else(|| judge(&theirs).err());
+        let writing = timeout(HELLO_TIMEOUT, io.write_all(&ours.encode(refusal))).await;
         writing.map_err(|_elapsed| HelloError::Timeout)??;
         match refusal {
             Some(refusal) => Err(HelloError::Refused { refusal, theirs }),

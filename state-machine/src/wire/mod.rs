@@ -13,7 +13,7 @@ mod hello;
 
 pub use codec::{
     Codec, MAX_DEADLINE, MAX_FRAME_BYTES, MAX_REQUESTS_PER_CONNECTION, MalformedMessage, Transport,
-    client_transport, serve_connection,
+    client_transport, closed_by_other_end, serve_connection,
 };
 pub use endpoint::{Endpoint, EndpointError, Io, Listener};
 pub use hello::{HELLO_TIMEOUT, Hello, HelloError, Refusal, Service, WIRE_VERSIONS};
