@@ -1,14 +1,18 @@
 //! Settings: flags, then environment (`OUTRIGGER_…`), then a TOML file, then the defaults below; checked as a whole.
 
+use std::fmt::Display;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
-use crate::rpc::wire::{Endpoint, EndpointError};
+use member::wire::Endpoint as MemberEndpoint;
+
+use crate::rpc::wire::Endpoint;
 
 /// The defaults, in one place.
 pub mod defaults {
@@ -162,7 +166,7 @@ pub struct Config {
     /// Port to listen on; zero = any free one.
     pub raft_port: u16,
     /// The member daemon.
-    pub member: Endpoint,
+    pub member: MemberEndpoint,
     /// The state machine.
     pub state_machine: Endpoint,
     /// Whether and when to make a new cluster.
@@ -225,12 +229,12 @@ pub enum ConfigError {
         allowed: String,
     },
     /// An endpoint is none.
-    #[error("{name}: {source}")]
+    #[error("{name}: {reason}")]
     Endpoint {
         /// Which setting.
         name: &'static str,
         /// Why.
-        source: EndpointError,
+        reason: String,
     },
 }
 
@@ -418,15 +422,12 @@ fn port(name: &'static str, port: Option<u16>, base: u16, offset: u16) -> Result
     }
 }
 
-fn endpoint(
-    name: &'static str,
-    text: Option<String>,
-    default: &Path,
-) -> Result<Endpoint, ConfigError> {
-    match text {
-        Some(text) => text.parse().map_err(|source| ConfigError::Endpoint { name, source }),
-        None => Ok(Endpoint::Unix(default.to_owned())),
-    }
+fn endpoint<E>(name: &'static str, text: Option<String>, socket: &Path) -> Result<E, ConfigError>
+where
+    E: FromStr<Err: Display>,
+{
+    let text = text.unwrap_or_else(|| format!("unix:{}", socket.display()));
+    text.parse().map_err(|error: E::Err| ConfigError::Endpoint { name, reason: error.to_string() })
 }
 
 fn host_name() -> String {

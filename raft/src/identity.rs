@@ -141,7 +141,9 @@ impl DataDir {
     }
 
     fn holds_log(&self) -> bool {
-        fs::read_dir(self.wal()).is_ok_and(|mut files| files.next().is_some())
+        // The log's own lock file stays behind when somebody removes its segments.
+        let is_segment = |file: fs::DirEntry| file.file_name() != "lock";
+        fs::read_dir(self.wal()).is_ok_and(|mut files| files.any(|file| file.is_ok_and(is_segment)))
     }
 
     /// Counts this start, once the log is there: from now on an identity without a log is refused.

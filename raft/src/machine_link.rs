@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::backoff::Backoff;
 use crate::consensus::{Index, LogId, NodeId, Term};
 use crate::deadline;
-use crate::pipeline::digest_commits::{CommitsEvent, MachineCall, MachineEvent};
+use crate::pipeline::digest_commits::{CommitsEvent, MachineCall, MachineEvent, MachineTask};
 use crate::rpc::wire::Endpoint;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,13 +61,14 @@ pub async fn run(
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
     let mut last_reason = String::new();
-    loop {
-        let down = attend(&endpoint, feeder, &events, &mut calls, &mut backoff).await;
+    for attachment in 1.. {
+        let down = attend(attachment, &endpoint, feeder, &events, &mut calls, &mut backoff).await;
         let (reason, pause) = match down {
             Down::Broken(reason) => (reason, backoff.next()),
             Down::Refused(reason) => (reason, REFUSED_PAUSE),
             Down::Closed => return,
         };
+        // The link is silent about the same trouble twice in a row: it may last for days.
         if reason != last_reason {
             tracing::warn!(%endpoint, reason, "state machine detached; raft goes on without it and tries again");
             last_reason.clone_from(&reason);
@@ -77,13 +78,12 @@ pub async fn run(
             return;
         }
         tokio::time::sleep(pause).await;
-        // Calls for the connection that is gone; digest_commits makes them anew.
-        while calls.try_recv().is_ok() {}
     }
 }
 
 /// One connection, from connect to its end.
 async fn attend(
+    attachment: u64,
     endpoint: &Endpoint,
     feeder: Feeder,
     events: &mpsc::Sender<CommitsEvent>,
@@ -107,15 +107,16 @@ async fn attend(
     let applied = LogId::new(Term(info.applied_term), Index(info.applied_index));
     tracing::info!(%endpoint, machine = info.name, version = info.version, applied = applied.index.0, "state machine attached");
     backoff.reset();
-    let attached = MachineEvent::Attached { applied };
+    let attached = MachineEvent::Attached { attachment, applied };
     if events.send(CommitsEvent::Machine(attached)).await.is_err() {
         return Down::Closed;
     }
-    carry(&client, boot, events, calls).await
+    carry(attachment, &client, boot, events, calls).await
 }
 
 /// Carries calls to the machine and its answers back: batches in order, queries as they come.
 async fn carry(
+    attachment: u64,
     client: &StateMachineServiceClient,
     boot: u64,
     events: &mpsc::Sender<CommitsEvent>,
@@ -129,17 +130,24 @@ async fn carry(
             Some(event) = batches.next() => event,
             Some(event) = queries.next() => event,
             call = calls.recv() => {
-                match call {
-                    Some(MachineCall::Apply { first, entries }) => {
+                let Some(call) = call else { return Down::Closed };
+                if call.attachment != attachment {
+                    continue;
+                }
+                match call.task {
+                    MachineTask::Apply { first, entries } => {
                         let request = Apply { boot, first_index: first.0, entries };
-                        batches.push_back(start(apply(client.clone(), deadline(APPLY_TIMEOUT), request)).await);
+                        let call = apply(client.clone(), deadline(APPLY_TIMEOUT), request);
+                        let started = start(call).await;
+                        batches.push_back(started);
                     }
-                    Some(MachineCall::Query { query, read_index, bytes }) => {
+                    MachineTask::Query { query, read_index, bytes } => {
                         let request = Query { boot, min_applied_index: read_index.0, query: bytes };
-                        queries.push(start(ask(client.clone(), deadline(QUERY_TIMEOUT), query, request)).await);
+                        let call = ask(client.clone(), deadline(QUERY_TIMEOUT), query, request);
+                        let started = start(call).await;
+                        queries.push(started);
                     }
-                    Some(MachineCall::Refuse(reason)) => return Down::Refused(reason),
-                    None => return Down::Closed,
+                    MachineTask::Refuse(reason) => return Down::Refused(reason),
                 }
                 continue;
             }

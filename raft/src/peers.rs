@@ -226,7 +226,7 @@ impl Task {
                     }
                 },
                 Some(envelope) = self.outgoing.recv() => {
-                    calls.extend(started(self.call(&client, envelope)).await);
+                    calls.extend(started(Self::call(&client, envelope)).await);
                 }
                 Some(()) = forwards.next() => {}
                 _ = self.forwarding.recv_many(&mut batch, forward::BATCH_ITEMS) => {
@@ -239,7 +239,7 @@ impl Task {
     }
 
     /// A message as a call, and the call's answer as a message.
-    fn call(&self, client: &PeerServiceClient, envelope: Envelope) -> Call {
+    fn call(client: &PeerServiceClient, envelope: Envelope) -> Call {
         let client = client.clone();
         let Envelope { from: us, to: peer, term, token, body } = envelope;
         let answer = move |term, body| Some(Envelope { from: peer, to: us, term, token, body });

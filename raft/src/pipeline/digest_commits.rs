@@ -37,6 +37,8 @@ pub enum CommitsEvent {
 pub enum MachineEvent {
     /// A state machine is there and has applied this much.
     Attached {
+        /// Counts attachments: calls meant for another one are not carried out.
+        attachment: u64,
         /// Its newest applied entry; zeros when there is none.
         applied: LogId,
     },
@@ -59,9 +61,18 @@ pub enum MachineEvent {
     },
 }
 
-/// What the link to the state machine is to do.
+/// What the link to the state machine is to do, under one attachment.
 #[derive(Debug, PartialEq, Eq)]
-pub enum MachineCall {
+pub struct MachineCall {
+    /// Which attachment it is meant for.
+    pub attachment: u64,
+    /// What to do.
+    pub task: MachineTask,
+}
+
+/// What is asked of a state machine.
+#[derive(Debug, PartialEq, Eq)]
+pub enum MachineTask {
     /// Apply a batch; batches are answered in order.
     Apply {
         /// Index of its first entry.
@@ -144,6 +155,7 @@ pub struct DigestCommits {
     /// Commands that are in the log but must not be applied: duplicates and refused ones. Few: they come of retries.
     passed_over: BTreeSet<Index>,
     machine: Machine,
+    attachment: u64,
     reason: Arc<str>,
     applied: Index,
     unsent: VecDeque<Prepared>,
@@ -166,6 +178,7 @@ impl DigestCommits {
             folded: first.prev(),
             passed_over: BTreeSet::new(),
             machine: Machine::Detached,
+            attachment: 0,
             reason: Arc::from("not connected yet"),
             applied: Index(0),
             unsent: VecDeque::new(),
@@ -204,31 +217,33 @@ impl DigestCommits {
     fn hear_from_entries(&mut self, message: ToCommits, actions: &mut CommitsActions) {
         match message {
             ToCommits::Committed(batch) => self.take(batch, actions),
-            ToCommits::FeedStarted => {
-                if let Machine::Attaching { applied } = self.machine {
+            ToCommits::FeedStarted { attachment } => {
+                if let Machine::Attaching { applied } = self.machine
+                    && attachment == self.attachment
+                {
                     self.begin_feeding(applied, actions);
                 }
             }
-            ToCommits::MachineRefused(reason) => {
-                actions.calls.push(MachineCall::Refuse(reason.clone()));
-                self.detach(&reason);
+            ToCommits::MachineRefused { attachment, reason } if attachment == self.attachment => {
+                self.refuse(&reason, actions);
             }
             ToCommits::Query { read_index, read } => {
                 self.next_query += 1;
                 self.reads.insert((read_index, self.next_query), read);
             }
             ToCommits::Tick(now) if now.is_multiple_of(HOUSEKEEPING_TICKS) => self.expire(now),
-            ToCommits::Tick(_) => {}
+            ToCommits::MachineRefused { .. } | ToCommits::Tick(_) => {}
         }
     }
 
     fn hear_from_machine(&mut self, event: MachineEvent, actions: &mut CommitsActions) {
         match event {
-            MachineEvent::Attached { applied } => {
+            MachineEvent::Attached { attachment, applied } => {
                 self.detach("attaching");
+                self.attachment = attachment;
                 self.machine = Machine::Attaching { applied: applied.index };
                 let from = applied.index.min(self.folded).next();
-                actions.to_entries.push(FromCommits::Attach { applied, from });
+                actions.to_entries.push(FromCommits::Attach { attachment, applied, from });
             }
             MachineEvent::Detached { reason } => {
                 self.detach(&reason);
@@ -254,7 +269,7 @@ impl DigestCommits {
                 self.fold(&entry, waiting);
             }
             if matches!(self.machine, Machine::Attached) && index > self.last_given() {
-                self.unsent.push_back(self.prepare(entry));
+                self.unsent.push_back(self.prepare(&entry));
             }
         }
         self.untaken.push_back(last);
@@ -290,7 +305,7 @@ impl DigestCommits {
             Verdict::Expired => answer(waiting, Err(SubmitRefused::SessionExpired)),
             Verdict::OutsideWindow => answer(waiting, Err(SubmitRefused::OutsideWindow)),
             Verdict::AlreadyAcknowledged => {
-                answer(waiting, Err(SubmitRefused::AlreadyAcknowledged))
+                answer(waiting, Err(SubmitRefused::AlreadyAcknowledged));
             }
         }
     }
@@ -309,7 +324,7 @@ impl DigestCommits {
         self.sessions.result(index).cloned().unwrap_or(Outcome::AlreadyApplied)
     }
 
-    fn prepare(&self, entry: Entry) -> Prepared {
+    fn prepare(&self, entry: &Entry) -> Prepared {
         let LogId { index, term: Term(term) } = entry.id;
         let command = match &entry.payload {
             Payload::Command(payload) if !self.passed_over.contains(&index) => {
@@ -349,7 +364,8 @@ impl DigestCommits {
                 entries.push((entry.index, entry.header.session != 0));
             }
             self.in_flight.push_back(InFlight { entries });
-            actions.calls.push(MachineCall::Apply { first, entries: blob.finish() });
+            let task = MachineTask::Apply { first, entries: blob.finish() };
+            actions.calls.push(self.call(task));
         }
         self.release_untaken(actions);
     }
@@ -370,8 +386,7 @@ impl DigestCommits {
         if results.len() != batch.entries.len() {
             let (expected, got) = (batch.entries.len(), results.len());
             let reason = format!("it gave {got} results for a batch of {expected} entries");
-            actions.calls.push(MachineCall::Refuse(reason.clone()));
-            return self.detach(&reason);
+            return self.refuse(&reason, actions);
         }
         for ((index, in_session), result) in batch.entries.into_iter().zip(results) {
             self.applied = index;
@@ -398,6 +413,15 @@ impl DigestCommits {
         actions.to_entries.push(FromCommits::Applied(applied));
     }
 
+    fn call(&self, task: MachineTask) -> MachineCall {
+        MachineCall { attachment: self.attachment, task }
+    }
+
+    fn refuse(&mut self, reason: &str, actions: &mut CommitsActions) {
+        actions.calls.push(self.call(MachineTask::Refuse(reason.to_owned())));
+        self.detach(reason);
+    }
+
     /// Reads are asked again when a state machine is back: they change nothing.
     fn detach(&mut self, reason: &str) {
         self.machine = Machine::Detached;
@@ -419,7 +443,7 @@ impl DigestCommits {
             let ((read_index, query), read) = first.remove_entry();
             let bytes = read.query.clone();
             self.asked.insert(query, (read_index, read));
-            actions.calls.push(MachineCall::Query { query, read_index, bytes });
+            actions.calls.push(self.call(MachineTask::Query { query, read_index, bytes }));
         }
     }
 

@@ -31,28 +31,32 @@ const HOUSEKEEPING_TICKS: u64 = 5;
 /// A peer's request that the core does not answer is forgotten after this many ticks; the peer asks again.
 const PEER_ANSWER_TICKS: u64 = 1_000;
 
+/// A client's command, or with `kind` [`Kind::OpenSession`] its wish for a session.
+#[derive(Debug)]
+pub struct Submission {
+    /// What it asks for.
+    pub kind: Kind,
+    /// Session, or zero.
+    pub session: u64,
+    /// Number within the session.
+    pub sequence: u64,
+    /// Lower numbers are answered.
+    pub acked_below: u64,
+    /// The state machine's bytes.
+    pub body: Bytes,
+    /// How long its caller waits, in ticks.
+    pub patience_ticks: u64,
+    /// Its caller.
+    pub reply: Reply<SubmitOutcome>,
+}
+
 /// What can happen to this stage.
 #[derive(Debug)]
 pub enum EntriesEvent {
     /// A tick of time has passed.
     Tick,
-    /// A client's command, or with `kind` [`Kind::OpenSession`] its wish for a session.
-    Submit {
-        /// What it asks for.
-        kind: Kind,
-        /// Session, or zero.
-        session: u64,
-        /// Number within the session.
-        sequence: u64,
-        /// Lower numbers are answered.
-        acked_below: u64,
-        /// The state machine's bytes.
-        body: Bytes,
-        /// How long its caller waits, in ticks.
-        patience_ticks: u64,
-        /// Its caller.
-        reply: Reply<SubmitOutcome>,
-    },
+    /// A client's command.
+    Submit(Submission),
     /// A client's linearizable read.
     Query {
         /// The state machine's bytes.
@@ -173,24 +177,7 @@ impl DigestEntries {
         let mut actions = EntriesActions::default();
         let mut proposals = Vec::new();
         for event in events.drain(..) {
-            match event {
-                EntriesEvent::Submit {
-                    kind,
-                    session,
-                    sequence,
-                    acked_below,
-                    body,
-                    patience_ticks,
-                    reply,
-                } => {
-                    let time_ms = self.stamp(clock_ms);
-                    let command = Command { kind, time_ms, session, sequence, acked_below, body };
-                    let expires = self.now.saturating_add(patience_ticks);
-                    let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue() };
-                    self.admit(&command, waiting, &mut proposals);
-                }
-                other => self.digest(other, &mut actions),
-            }
+            self.digest(event, clock_ms, &mut proposals, &mut actions);
         }
         if !proposals.is_empty() {
             self.step(Input::Propose(proposals), &mut actions);
@@ -204,10 +191,17 @@ impl DigestEntries {
         self.raft.as_ref().expect("the core is only away while it is stepped")
     }
 
-    fn digest(&mut self, event: EntriesEvent, actions: &mut EntriesActions) {
+    /// Commands are gathered in `proposals`, so that all of them become one step of the core.
+    fn digest(
+        &mut self,
+        event: EntriesEvent,
+        clock_ms: u64,
+        proposals: &mut Vec<Proposal>,
+        actions: &mut EntriesActions,
+    ) {
         match event {
             EntriesEvent::Tick => self.tick(actions),
-            EntriesEvent::Submit { .. } => unreachable!("taken out by the caller"),
+            EntriesEvent::Submit(submission) => self.admit(submission, clock_ms, proposals),
             EntriesEvent::Query { query, patience_ticks, reply } => {
                 let expires = self.now.saturating_add(patience_ticks);
                 let ticket = self.reads_waiting.issue();
@@ -278,10 +272,17 @@ impl DigestEntries {
         }
     }
 
-    fn admit(&mut self, command: &Command, waiting: Waiting, proposals: &mut Vec<Proposal>) {
+    fn admit(&mut self, submission: Submission, clock_ms: u64, proposals: &mut Vec<Proposal>) {
+        let Submission { kind, session, sequence, acked_below, body, patience_ticks, reply } =
+            submission;
+        let expires = self.now.saturating_add(patience_ticks);
+        let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue() };
         if self.commands_waiting.outstanding() > MAX_WAITING_CALLERS {
             return waiting.answer(Err(SubmitRefused::Busy));
         }
+        self.time_ms = self.time_ms.max(clock_ms);
+        let time_ms = self.time_ms;
+        let command = Command { kind, time_ms, session, sequence, acked_below, body };
         let id = ProposalId(self.fresh_id());
         proposals.push(Proposal { id, command: command.encode() });
         self.proposed.insert(id, waiting);
@@ -300,13 +301,12 @@ impl DigestEntries {
         match message {
             FromCommits::Taken(last) => self.feed.taken(last),
             FromCommits::Applied(index) => self.step(Input::Applied(index), actions),
-            FromCommits::Attach { applied, from } => {
-                let answer = match self.objection(applied) {
-                    Some(objection) => ToCommits::MachineRefused(objection),
-                    None => {
-                        self.feed.restart(from);
-                        ToCommits::FeedStarted
-                    }
+            FromCommits::Attach { attachment, applied, from } => {
+                let answer = if let Some(reason) = self.objection(applied) {
+                    ToCommits::MachineRefused { attachment, reason }
+                } else {
+                    self.feed.restart(from);
+                    ToCommits::FeedStarted { attachment }
                 };
                 actions.to_commits.push(answer);
             }
@@ -335,11 +335,6 @@ impl DigestEntries {
     fn fresh_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
-    }
-
-    fn stamp(&mut self, clock_ms: u64) -> u64 {
-        self.time_ms = self.time_ms.max(clock_ms);
-        self.time_ms
     }
 
     fn note_stamps(&mut self, entries: &[Entry]) {

@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use crate::consensus::{Entry, Index};
 
 /// Entries between the stages, in bytes of [`Entry::weight_bytes`]; one more entry may pass it.
-pub const FEED_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const FEED_WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// The cursor.
 #[derive(Debug)]
-pub struct Feed {
+pub(super) struct Feed {
     next: Index,
     /// Handed on and not taken yet: last index of each batch, and its weight.
     handed: VecDeque<(Index, usize)>,
@@ -23,38 +23,38 @@ pub struct Feed {
 
 impl Feed {
     /// Starts with `next`.
-    pub fn new(next: Index) -> Self {
+    pub(super) fn new(next: Index) -> Self {
         Self { next, handed: VecDeque::new(), handed_bytes: 0, fetching: false, generation: 0 }
     }
 
     /// Starts anew with `next`. What was handed on before still counts until it is taken.
-    pub fn restart(&mut self, next: Index) {
+    pub(super) fn restart(&mut self, next: Index) {
         self.next = next;
         self.fetching = false;
         self.generation += 1;
     }
 
     /// First entry that may be handed on now and the room for it in bytes; none when there is nothing to do.
-    pub fn wanted(&self, ready: Index) -> Option<(Index, usize)> {
+    pub(super) fn wanted(&self, ready: Index) -> Option<(Index, usize)> {
         let room = FEED_WINDOW_BYTES.checked_sub(self.handed_bytes).filter(|room| *room > 0)?;
         (!self.fetching && self.next <= ready).then_some((self.next, room))
     }
 
     /// The wanted entries are not in memory: their payloads are being read. Returns what names this read.
-    pub fn begin_fetch(&mut self) -> u64 {
+    pub(super) fn begin_fetch(&mut self) -> u64 {
         self.fetching = true;
         self.generation
     }
 
     /// Whether a finished read is the one that this cursor waits for.
-    pub fn end_fetch(&mut self, generation: u64) -> bool {
+    pub(super) fn end_fetch(&mut self, generation: u64) -> bool {
         let ours = generation == self.generation;
         self.fetching &= !ours;
         ours
     }
 
     /// These entries were handed on.
-    pub fn handed(&mut self, entries: &[Entry]) {
+    pub(super) fn handed(&mut self, entries: &[Entry]) {
         let Some(last) = entries.last() else { return };
         debug_assert_eq!(entries[0].id.index, self.next, "entries are fed without gaps");
         let bytes = entries.iter().map(Entry::weight_bytes).sum();
@@ -64,7 +64,7 @@ impl Feed {
     }
 
     /// The oldest handed batch, which ends at `last`, was taken.
-    pub fn taken(&mut self, last: Index) {
+    pub(super) fn taken(&mut self, last: Index) {
         if let Some((index, bytes)) = self.handed.pop_front() {
             debug_assert_eq!(index, last, "batches are taken in order");
             self.handed_bytes -= bytes;

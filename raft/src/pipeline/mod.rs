@@ -137,9 +137,17 @@ pub enum ToCommits {
     /// Consecutive committed entries.
     Committed(Vec<Committed>),
     /// The state machine's place in the log is right: what follows starts there, even if it was sent before.
-    FeedStarted,
+    FeedStarted {
+        /// Which attachment.
+        attachment: u64,
+    },
     /// The state machine cannot belong to this log.
-    MachineRefused(String),
+    MachineRefused {
+        /// Which attachment.
+        attachment: u64,
+        /// For people.
+        reason: String,
+    },
     /// A read that may be answered once `read_index` is applied.
     Query {
         /// The state must hold everything up to here.
@@ -160,6 +168,8 @@ pub enum FromCommits {
     Applied(Index),
     /// A state machine that has applied this much is there; it wants to be fed from `from`.
     Attach {
+        /// Repeated in the answer: another machine may have come meanwhile.
+        attachment: u64,
         /// Its newest applied entry; zeros when there is none.
         applied: LogId,
         /// First entry that is wanted: what the machine lacks, or what was not yet looked at.

@@ -7,7 +7,7 @@ use crate::consensus::{BatchNo, Envelope};
 /// Messages by the batch that must be durable before they leave. Bounded by the peers' windows: a message is an answer
 /// to one of theirs, or one of the few that a candidate sends.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     held: VecDeque<(BatchNo, Envelope)>,
     /// Newest batch given to the log.
     handed: BatchNo,
@@ -17,14 +17,14 @@ pub struct Outbox {
 
 impl Outbox {
     /// `batch` was given to the log.
-    pub fn handed(&mut self, batch: BatchNo) {
+    pub(super) fn handed(&mut self, batch: BatchNo) {
         debug_assert_eq!(batch.0, self.handed.0 + 1, "batches have no gaps");
         self.handed = batch;
     }
 
     /// Holds messages until everything handed so far is durable. Returns them when it is already.
     #[must_use]
-    pub fn hold(&mut self, messages: Vec<Envelope>) -> Vec<Envelope> {
+    pub(super) fn hold(&mut self, messages: Vec<Envelope>) -> Vec<Envelope> {
         if self.durable == self.handed {
             return messages;
         }
@@ -35,7 +35,7 @@ impl Outbox {
 
     /// Everything up to `batch` is durable: these may leave.
     #[must_use]
-    pub fn synced(&mut self, batch: BatchNo) -> Vec<Envelope> {
+    pub(super) fn synced(&mut self, batch: BatchNo) -> Vec<Envelope> {
         self.durable = batch;
         let free = self.held.partition_point(|(needed, _)| *needed <= batch);
         self.held.drain(..free).map(|(_, message)| message).collect()

@@ -103,12 +103,8 @@ pub fn closed_by_other_end(end: &io::Result<()>) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            match error.kind() {
-                io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::UnexpectedEof => return true,
-                _ => {}
+            if closes(error.kind()) {
+                return true;
             }
             // An error that wraps another one passes over itself in `source`.
             cause = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
@@ -117,6 +113,16 @@ pub fn closed_by_other_end(end: &io::Result<()>) -> bool {
         }
     }
     false
+}
+
+fn closes(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
 }
 
 /// Serves one connection whose hellos are done, until it closes.
