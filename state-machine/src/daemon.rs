@@ -285,3 +285,27 @@ fn report(outcome: Result<(), ServeError>) {
         Err(error) => warn!(%error, "connection ended"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn supervisors_can_tell_what_happened() {
+        let source = || io::Error::other("x");
+        let path = PathBuf::from("x");
+        let doing = "x";
+        let cases: [(DaemonError, u8); 7] = [
+            (DaemonError::Thread("panicked".to_owned()), 1),
+            (DaemonError::Listen(source()), 3),
+            (DaemonError::Directory { path: path.clone(), source: source() }, 4),
+            (DaemonError::Locked { path: path.clone() }, 4),
+            (DaemonError::ReadyFile { path, source: source() }, 4),
+            (MachineError::Damaged { doing, what: String::new() }.into(), 11),
+            (MachineError::Storage { doing, source: source() }.into(), 13),
+        ];
+        for (error, code) in cases {
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
+}

@@ -492,18 +492,19 @@ pub async fn connect(
     Ok(StateMachineServiceClient::new(tarpc::client::Config::default(), transport).spawn())
 }
 
-/// Says hello on an accepted connection and serves it until it closes. With `room` false it is refused as one too many.
+/// Says hello on an accepted connection and serves it until the caller closes it or dies. With `room` false it is refused as one
+/// too many.
 ///
 /// # Errors
-/// [`ServeError`]: why it was refused, or why it ended other than by an orderly close.
+/// [`ServeError`]: why it was refused, or why it ended before its caller wanted.
 pub async fn serve<S>(mut io: Io, room: bool, service: S) -> Result<(), ServeError>
 where
     S: StateMachineService + Clone,
 {
     let judge = |_: &Hello| if room { Ok(()) } else { Err(Refusal::Busy) };
     Hello::new(Service::StateMachine, 0, 0, 0).answer(&mut io, judge).await?;
-    wire::serve_connection(io, service.serve()).await?;
-    Ok(())
+    let end = wire::serve_connection(io, service.serve()).await;
+    if wire::closed_by_other_end(&end) { Ok(()) } else { Ok(end?) }
 }
 
 /// Why a connection ended before its caller closed it.

@@ -201,13 +201,13 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Checks what the network gave.
-    ///
-    /// # Errors
-    /// Names the first part that is out of bounds.
-    pub fn check(&self) -> Result<(), TagsError> {
-        check_text("name", &self.name, MAX_NAME_BYTES)?;
-        self.tags.check()
+    /// Whether everything is within its bounds and the address is one to send to.
+    pub fn is_valid(&self) -> bool {
+        let reachable = self.address.port() != 0
+            && !self.address.ip().is_unspecified()
+            && !self.address.ip().is_multicast();
+        let name_fits = check_text("name", &self.name, MAX_NAME_BYTES).is_ok();
+        reachable && name_fits && self.tags.check().is_ok()
     }
 }
 

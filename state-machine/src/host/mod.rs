@@ -287,3 +287,6 @@ fn bound_results(results: &mut [CommandResult]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,3 +175,6 @@ impl<E: Engine> Batch<'_, E> {
 fn refused(reason: &str) -> CommandResult {
     CommandResult::Refused(Bytes::copy_from_slice(reason.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

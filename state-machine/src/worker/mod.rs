@@ -204,3 +204,6 @@ impl<M: Machine> Worker<M> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
