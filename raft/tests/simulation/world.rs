@@ -53,7 +53,7 @@ impl World {
         let weather = Weather {
             loss: pick([0.0, 0.02, 0.1, 0.25], &mut rng),
             duplication: pick([0.0, 0.05, 0.2], &mut rng),
-            delay_ticks: pick([0, 1, 3, 8], &mut rng),
+            delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
         };
         let climate = Climate::random(&mut rng);
         let nodes = (1..=NODES)
