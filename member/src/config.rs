@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 
 use crate::key::{Key, KeyError, KeyRing, MAX_KEYS};
@@ -54,7 +55,7 @@ struct Layer {
     #[arg(long, env = "OUTRIGGER_MEMBER_RPC_PORT", value_name = "PORT")]
     rpc_port: Option<u16>,
     /// Also listen for joins on the introducer's port.
-    #[arg(long, env = "OUTRIGGER_INTRODUCER", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, env = "OUTRIGGER_INTRODUCER", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     introducer: Option<bool>,
     /// host:port of a member or introducer to join; repeated, or separated by commas. Tried for ever.
     #[arg(long, env = "OUTRIGGER_SEED", value_name = "HOST:PORT", value_delimiter = ',')]
@@ -70,7 +71,7 @@ struct Layer {
     #[arg(long, env = "OUTRIGGER_GOSSIP_KEY_FILE", value_name = "FILE")]
     gossip_key_file: Option<PathBuf>,
     /// Leave on SIGTERM and SIGINT, instead of just stopping.
-    #[arg(long, env = "OUTRIGGER_LEAVE_ON_TERMINATE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, env = "OUTRIGGER_LEAVE_ON_TERMINATE", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     leave_on_terminate: Option<bool>,
     /// Protocol period, 50 to 60000 ms [default: 500].
     #[arg(long, env = "OUTRIGGER_PROBE_INTERVAL_MS", value_name = "MS")]
@@ -406,7 +407,7 @@ mod tests {
         assert_eq!((config.gossip_port, config.introducer_port), (7_000, Some(7_001)));
         assert_eq!((config.name.as_deref(), config.seeds.len()), (Some("flag"), 2));
         let config =
-            load_file(text, &["--introducer=false", "--seed", "c:3", "--port-base=0"]).unwrap();
+            load_file(text, &["--introducer=0", "--seed", "c:3", "--port-base=0"]).unwrap();
         assert_eq!((config.gossip_port, config.introducer_port, config.rpc_port), (0, None, 0));
         assert_eq!(config.seeds.iter().map(ToString::to_string).collect::<Vec<_>>(), ["c:3"]);
     }

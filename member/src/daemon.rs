@@ -14,30 +14,27 @@ use std::time::Duration;
 use rand::RngExt;
 use serde::Serialize;
 use tokio::net::lookup_host;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
+use crate::memory::Memory;
 use crate::report::Reporter;
-use crate::rpc::{self, Identity, JoinError, MAX_SEEDS, MemberView, View};
+use crate::rpc::{Identity, JoinError, MAX_SEEDS, MemberView, View};
 use crate::seeds::{Resolved, Resolver, Seed};
-use crate::server::{Command, MAX_COMMANDS, MemberServer, Published};
+use crate::server::{Command, MAX_COMMANDS, MemberServer, Published, serve};
 use crate::sockets::{Arrived, BindError, Door, Sockets};
-use crate::store::{Saved, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::swim::member::MAX_NAME_BYTES;
-use crate::swim::{Incarnation, MemberId, Output, Profile, Start, Swim, Tags};
+use crate::swim::{MemberId, Output, Profile, Start, Swim, Tags};
 use crate::wire::{Endpoint, Listener};
 
-/// Connections to `MemberService` at a time; one more is closed at once.
-pub const MAX_CONNECTIONS: usize = 64;
 /// How long a leaving member stays to tell the others.
 const LEAVE_GRACE: Duration = Duration::from_secs(2);
 /// How long the advertised host may take to resolve.
 const ADVERTISE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed accept (too many open files, most often).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the process cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +136,7 @@ impl Daemon {
         let (unix, socket) = listen_on_socket_file(config.data_dir.join("member.sock")).await;
         let addresses = Addresses {
             pid: std::process::id(),
-            id: memory.saved.id.to_string(),
+            id: memory.id().to_string(),
             gossip: advertised(&config, gossip).await?,
             introducer,
             rpc: tcp.local_address().unwrap_or(rpc_address),
@@ -147,12 +144,12 @@ impl Daemon {
         };
         let started = Instant::now();
         let swim = Swim::new(Start {
-            id: memory.saved.id,
+            id: memory.id(),
             incarnation,
             profile: Profile {
-                name: config.name.clone().unwrap_or_else(|| host_name(memory.saved.id)),
+                name: config.name.clone().unwrap_or_else(|| host_name(memory.id())),
                 address: addresses.gossip,
-                tags: memory.saved.tags.clone(),
+                tags: memory.tags().clone(),
             },
             keys: config.keys.clone(),
             settings: config.settings,
@@ -358,41 +355,6 @@ fn host_name(id: MemberId) -> String {
     if name.is_empty() || name.len() > MAX_NAME_BYTES { format!("member-{id}") } else { name }
 }
 
-fn serve(listeners: [Option<Listener>; 2], server: &MemberServer) -> JoinSet<()> {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut services = JoinSet::new();
-    for listener in listeners.into_iter().flatten() {
-        services.spawn(accept(listener, server.clone(), Arc::clone(&free)));
-    }
-    services
-}
-
-async fn accept(listener: Listener, server: MemberServer, free: Arc<Semaphore>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let io = match listener.accept().await {
-            Ok(io) => io,
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        while connections.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
-            warn!(MAX_CONNECTIONS, "too many connections; one closed");
-            continue;
-        };
-        let server = server.clone();
-        connections.spawn(async move {
-            if let Err(error) = rpc::serve(io, server).await {
-                debug!(%error, "connection ended");
-            }
-            drop(place);
-        });
-    }
-}
-
 fn announce(config: &Config, addresses: &Addresses) -> Result<(), DaemonError> {
     let Addresses { id, gossip, introducer, rpc, socket, .. } = addresses;
     let introducer = introducer.map(|address| address.to_string());
@@ -435,62 +397,4 @@ fn publication(swim: &Swim, addresses: &Addresses) -> Published {
     });
     let view = View { version: swim.view_version(), members: members.collect() };
     Published { identity, view: Arc::new(view) }
-}
-
-/// Keeps the file up to date, beside the loop.
-struct Memory {
-    store: Arc<Store>,
-    saved: Saved,
-    saving: Option<JoinHandle<()>>,
-}
-
-impl Memory {
-    /// Remembers who we are, or becomes someone new; returns the incarnation to start with, which is above all that
-    /// were used before.
-    fn open(store: Store) -> Result<(Self, Incarnation), StoreError> {
-        let known = store.load()?.unwrap_or_else(|| Saved {
-            id: MemberId(rand::rng().random_range(1..=u64::MAX)),
-            reserved: Incarnation(0),
-            tags: Tags::default(),
-        });
-        let incarnation = known.reserved.next();
-        let saved = known.with_block_above(incarnation);
-        store.save(&saved)?;
-        Ok((Self { store: Arc::new(store), saved, saving: None }, incarnation))
-    }
-
-    /// Starts a save if there is something to keep and none is under way. A failure is logged and costs little: after
-    /// a restart raft registers its tags again, and the others tell us our incarnation.
-    fn keep(&mut self, used: Incarnation, tags: &Tags) {
-        let current = !self.saved.is_running_out(used) && self.saved.tags == *tags;
-        if current || self.saving.is_some() {
-            return;
-        }
-        self.saved = Saved { tags: tags.clone(), ..self.saved.clone() }.with_block_above(used);
-        let (store, saved) = (Arc::clone(&self.store), self.saved.clone());
-        self.saving = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = store.save(&saved) {
-                warn!(%error, "tags and incarnation are not kept over a restart");
-            }
-        }));
-    }
-
-    /// Waits for the save under way, for ever if there is none.
-    async fn saved(&mut self) {
-        match &mut self.saving {
-            Some(saving) => {
-                // It logs its own failure.
-                let _joined = saving.await;
-                self.saving = None;
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn finish(&mut self) -> Result<(), StoreError> {
-        if self.saving.is_some() {
-            self.saved().await;
-        }
-        self.store.save(&self.saved)
-    }
 }

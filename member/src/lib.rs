@@ -12,13 +12,15 @@
 //!
 //! - [`rpc`]: the contract, and how to connect. All that others need.
 //! - [`swim`]: the protocol without I/O; [`codec`] and [`key`]: what a datagram looks like, and who can read it.
-//! - [`daemon`]: the loop; [`sockets`], [`seeds`], [`server`], [`store`], [`report`]: its edges.
+//! - [`daemon`]: the loop; [`sockets`], [`seeds`], [`server`], [`memory`], [`store`],
+//!   [`report`]: its edges.
 //! - [`config`]: flags, variables, file.
 
 pub mod codec;
 pub mod config;
 pub mod daemon;
 pub mod key;
+pub mod memory;
 pub mod report;
 pub mod rpc;
 pub mod seeds;

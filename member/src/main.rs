@@ -4,6 +4,7 @@
 //! directory unwritable or locked · 11 damaged file.
 
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -51,13 +52,17 @@ fn run(config: Config) -> Result<(), DaemonError> {
             signal(SignalKind::terminate()).map_err(failed("cannot listen for SIGTERM"))?;
         let mut interrupt =
             signal(SignalKind::interrupt()).map_err(failed("cannot listen for SIGINT"))?;
-        let stop = async {
+        let mut stop = pin!(async {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
+        });
+        let daemon = tokio::select! {
+            () = &mut stop => return Ok(()),
+            daemon = Daemon::start(config) => daemon?,
         };
-        Daemon::start(config).await?.run(stop).await
+        daemon.run(stop).await
     });
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
     outcome

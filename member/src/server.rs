@@ -4,16 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tarpc::context::Context;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use crate::rpc::{
-    Identity, JoinError, LeaveError, MAX_SEEDS, MemberService, Tags, TagsError, View, WATCH_HOLD_MS,
+    self, Identity, JoinError, LeaveError, MAX_SEEDS, MemberService, Tags, TagsError, View,
+    WATCH_HOLD_MS,
 };
 use crate::seeds::Seed;
+use crate::wire::Listener;
 
 /// Commands that wait for the daemon's loop; one more makes its caller wait.
 pub const MAX_COMMANDS: usize = 64;
+/// Connections to `MemberService` at a time, by TCP and by socket file each; one more is closed at once. Counted apart,
+/// so that nobody on the network can shut out our own raft.
+pub const MAX_CONNECTIONS: usize = 64;
+/// Pause after a failed accept (too many open files, most often).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A held `watch` is answered this long before its caller's deadline, so that the answer arrives in time.
 const ANSWER_AHEAD: Duration = Duration::from_millis(100);
 
@@ -97,5 +106,41 @@ impl MemberService for MemberServer {
     async fn set_tags(self, _: Context, tags: Tags) -> Result<(), TagsError> {
         tags.check()?;
         self.ask(TagsError::Stopping, |reply| Command::SetTags(tags, reply)).await
+    }
+}
+
+/// Accepts connections at each listener until the returned set is dropped.
+pub fn serve(listeners: [Option<Listener>; 2], server: &MemberServer) -> JoinSet<()> {
+    let mut services = JoinSet::new();
+    for listener in listeners.into_iter().flatten() {
+        services.spawn(accept(listener, server.clone()));
+    }
+    services
+}
+
+async fn accept(listener: Listener, server: MemberServer) {
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let io = match listener.accept().await {
+            Ok(io) => io,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
+            warn!(MAX_CONNECTIONS, "too many connections; one closed");
+            continue;
+        };
+        let server = server.clone();
+        connections.spawn(async move {
+            if let Err(error) = rpc::serve(io, server).await {
+                debug!(%error, "connection ended");
+            }
+            drop(place);
+        });
     }
 }

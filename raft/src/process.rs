@@ -86,7 +86,12 @@ impl RunError {
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,
-            Self::Log(OpenError::Option { .. } | OpenError::NoSpace(_) | OpenError::Disk(_))
+            Self::Log(
+                OpenError::Option { .. }
+                | OpenError::NoSpace(_)
+                | OpenError::Unreadable(_)
+                | OpenError::Disk(_),
+            )
             | Self::ReadyFile { .. }
             | Self::System(_)
             | Self::Panic(_) => 1,

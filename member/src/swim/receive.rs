@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::member::{MemberId, State};
+use super::member::{MemberId, Standing, State};
 use super::message::{Envelope, Message, Update, decode_body};
 use super::probe::Relay;
+use super::table::Entry;
 use super::{DropReason, Event, Swim};
 use crate::codec::Unreadable;
 
@@ -38,21 +39,36 @@ impl Swim {
         if from == self.id || to.is_some_and(|id| id != self.id) {
             return;
         }
-        let was_dead = self.state_of(from) == Some(State::Dead);
+        let before = self.table.get(from).map(Entry::standing);
+        let outdated = updates.iter().any(|update| self.is_outdated_accusation(update));
         for update in updates {
             self.learn(now_ms, update);
         }
-        self.on_message(now_ms, from, address, message);
-        if was_dead && self.state_of(from) == Some(State::Alive) {
+        let after = self.table.get(from).map(Entry::standing);
+        self.on_message(now_ms, from, address, message, before != after);
+        if outdated {
+            self.set_straight(from, address);
+        }
+        let came_back = before.is_some_and(|standing| standing.state == State::Dead)
+            && after.is_some_and(|standing| standing.state == State::Alive);
+        if came_back {
             self.meet_again(now_ms, from, address);
         }
     }
 
-    fn state_of(&self, id: MemberId) -> Option<State> {
-        self.table.get(id).map(|entry| entry.standing().state)
+    fn is_outdated_accusation(&self, update: &Update) -> bool {
+        let Standing { state, incarnation } = update.standing;
+        update.id == self.id && state != State::Alive && incarnation < self.own.incarnation
     }
 
-    fn on_message(&mut self, now_ms: u64, from: MemberId, address: SocketAddr, message: Message) {
+    fn on_message(
+        &mut self,
+        now_ms: u64,
+        from: MemberId,
+        address: SocketAddr,
+        message: Message,
+        newcomer: bool,
+    ) {
         match message {
             Message::Ping { seq } => self.on_ping(now_ms, from, address, seq),
             Message::Ack { seq } => self.on_ack(from, seq),
@@ -60,7 +76,7 @@ impl Swim {
                 self.on_ping_req(now_ms, from, address, seq, target);
             }
             Message::Nack { seq } => self.on_nack(from, seq),
-            Message::Join => self.send_welcome(from, address),
+            Message::Join => self.send_welcome(from, address, newcomer),
             Message::Welcome => self.on_welcome(now_ms),
             Message::Gossip => {}
             Message::SyncRequest { digest } => self.on_sync_request(from, address, digest),
@@ -97,7 +113,7 @@ impl Swim {
         if self.table.get(requester).is_none() {
             return;
         }
-        let Some(target_address) = self.table.get(target).map(super::table::Entry::address) else {
+        let Some(target_address) = self.table.get(target).map(Entry::address) else {
             self.send(requester, address, Message::Nack { seq: requester_seq });
             return;
         };

@@ -10,6 +10,7 @@ use super::member::{MemberId, State};
 use super::message::Message;
 use super::probe::{Probe, ProbeStep};
 use super::settings::{MAX_SYNC_ANSWERS_PER_SECOND, Settings};
+use super::table::Entry;
 
 /// How long after the first welcome the view is asked for, at most, in ms. Spread out, because many join at once.
 const FIRST_SYNC_WITHIN_MS: u64 = 500;
@@ -156,7 +157,7 @@ impl Swim {
         let (target, seq) = (probe.target(), probe.seq());
         let helpers =
             self.table.sample(&mut self.rng, self.settings.indirect_probes, |id, entry| {
-                id != target && entry.standing().state == State::Alive
+                id != target && entry.is_alive()
             });
         probe.asked(helpers.iter().map(|(id, _)| *id));
         self.probe = Some(probe);
@@ -167,7 +168,7 @@ impl Swim {
     }
 
     fn ping(&mut self, target: MemberId, seq: u64) {
-        if let Some(address) = self.table.get(target).map(super::table::Entry::address) {
+        if let Some(address) = self.table.get(target).map(Entry::address) {
             self.send(target, address, Message::Ping { seq });
         }
     }

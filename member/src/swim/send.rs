@@ -7,6 +7,7 @@ use rand::RngExt;
 use super::member::{MemberId, State};
 use super::message::{BodyWriter, Envelope, Message, Update};
 use super::settings::MAX_SYNC_DATAGRAMS;
+use super::table::Entry;
 use super::{Datagram, Swim};
 use crate::key::NONCE_BYTES;
 
@@ -15,7 +16,7 @@ impl Swim {
     pub(super) fn send(&mut self, to: MemberId, address: SocketAddr, message: Message) {
         let mut body = self.begin(Some(to), message);
         // Whoever is not there to pass it on would only use the budget up.
-        if self.table.get(to).is_some_and(super::table::Entry::is_live) {
+        if self.table.get(to).is_some_and(Entry::is_live) {
             let budget = self.settings.retransmits(self.table.live_count());
             self.news.fill(&mut body, budget);
         }
@@ -25,18 +26,18 @@ impl Swim {
     /// Asks whoever is at `address`, or `to` if it is there, to be let in.
     pub(super) fn send_join(&mut self, address: SocketAddr, to: Option<MemberId>) {
         if self.own.state != State::Left {
-            let mut body = self.begin(to, Message::Join);
-            body.push(&self.own_update());
+            let body = self.begin(to, Message::Join);
             self.transmit(address, body);
         }
     }
 
-    /// Lets someone in: tells of ourselves and of some others; the rest comes by anti-entropy.
-    pub(super) fn send_welcome(&mut self, to: MemberId, address: SocketAddr) {
+    /// Answers who asks to be let in: tells of ourselves, and a newcomer of some others too; the rest comes by
+    /// anti-entropy.
+    pub(super) fn send_welcome(&mut self, to: MemberId, address: SocketAddr, newcomer: bool) {
         let mut body = self.begin(Some(to), Message::Welcome);
-        body.push(&self.own_update());
+        let most = if newcomer { usize::MAX } else { 0 };
         let others =
-            self.table.sample(&mut self.rng, usize::MAX, |id, entry| id != to && entry.is_live());
+            self.table.sample(&mut self.rng, most, |id, entry| id != to && entry.is_live());
         let known = others.iter().filter_map(|(id, _)| Some((*id, self.table.get(*id)?)));
         let mut updates = known.map(|(id, entry)| entry.update(id));
         while updates.next().is_some_and(|update| body.push(&update)) {}
@@ -47,7 +48,6 @@ impl Swim {
     /// Shows our view, at most [`MAX_SYNC_DATAGRAMS`] of it; the next time goes on where this one ended.
     pub(super) fn send_view(&mut self, to: MemberId, address: SocketAddr, reply: bool) {
         let mut body = self.begin(Some(to), Message::Sync { reply });
-        body.push(&self.own_update());
         let mut bodies = Vec::new();
         let from = self.sync_cursor;
         for (id, entry) in self.table.iter_from(from) {
@@ -70,15 +70,33 @@ impl Swim {
         }
     }
 
-    /// Starts a body; if the receiver is not held alive, it is told so first (Lifeguard's buddy system).
+    /// Tells someone who spread an old accusation against us that it is outdated.
+    pub(super) fn set_straight(&mut self, to: MemberId, address: SocketAddr) {
+        let mut body = self.begin(Some(to), Message::Gossip);
+        body.push(&self.own_update());
+        self.transmit(address, body);
+    }
+
+    /// Starts a body. A receiver that is not held alive is told so first (Lifeguard's buddy system); one that does not
+    /// take part in our view hears of us too: each side of a healed partition holds the other for dead.
     fn begin(&self, to: Option<MemberId>, message: Message) -> BodyWriter {
         let envelope = Envelope { from: self.id, to, message };
         let mut body = BodyWriter::new(envelope, self.codec.body_room_bytes());
-        let accused = to.and_then(|id| Some((id, self.table.get(id)?)));
-        if let Some((id, entry)) =
-            accused.filter(|(_, entry)| entry.standing().state != State::Alive)
-        {
+        let receiver = to.and_then(|id| Some((id, self.table.get(id)?)));
+        if let Some((id, entry)) = receiver.filter(|(_, entry)| !entry.is_alive()) {
             body.push(&entry.verdict(id));
+        }
+        let introduces = match message {
+            Message::Join | Message::Welcome | Message::Sync { .. } => true,
+            Message::Ping { .. }
+            | Message::Ack { .. }
+            | Message::PingReq { .. }
+            | Message::Nack { .. }
+            | Message::Gossip
+            | Message::SyncRequest { .. } => receiver.is_none_or(|(_, entry)| !entry.is_live()),
+        };
+        if introduces {
+            body.push(&self.own_update());
         }
         body
     }

@@ -41,6 +41,11 @@ impl Entry {
         self.profile.address
     }
 
+    /// Whether nothing is held against it.
+    pub fn is_alive(&self) -> bool {
+        self.standing.state == State::Alive
+    }
+
     /// Whether it takes part: alive, or suspected of not being so.
     pub fn is_live(&self) -> bool {
         match self.standing.state {

@@ -1,11 +1,19 @@
 //! Whole groups of members in a virtual network, by seed. A failure names its seed; the same seed fails again.
 
+#[cfg(test)]
 mod measure;
+#[cfg(test)]
 mod safety;
+#[cfg(test)]
 mod world;
 
-use member::key::{Key, KeyRing};
-use member::swim::{Event, MemberId, Output, State, Tags};
+use std::path::Path;
+
+use member::codec::Codec;
+use member::key::{Key, KeyRing, NONCE_BYTES};
+use member::swim::{Event, Output, State, Tags};
+use rand::rngs::ChaCha12Rng;
+use rand::{RngExt, SeedableRng};
 use world::World;
 
 #[test]
@@ -280,12 +288,11 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn garbage_and_mutated_datagrams_change_nothing() {
-    use rand::{RngExt, SeedableRng};
     let mut world = World::converged(2, 4);
     world.recording = Some(Vec::new());
     world.run(30_000);
     let recorded = world.recording.take().unwrap();
-    let mut rng = rand::rngs::ChaCha12Rng::seed_from_u64(3);
+    let mut rng = ChaCha12Rng::seed_from_u64(3);
     for (from, _, mut bytes) in recorded {
         let at = rng.random_range(0..bytes.len());
         bytes[at] ^= 1 << rng.random_range(0..8);
@@ -301,5 +308,48 @@ fn garbage_and_mutated_datagrams_change_nothing() {
     assert!(world.nodes[1].swim.as_ref().unwrap().counters().dropped > 50);
     world.run(10_000);
     assert!(world.all_alive());
-    assert_ne!(world.nodes[1].id, MemberId(0));
+}
+
+#[test]
+fn forged_datagrams_with_a_right_checksum_cause_neither_panic_nor_oversize() {
+    let mut world = World::converged(2, 4);
+    world.recording = Some(Vec::new());
+    world.set_tags(1, Tags { role: "voter".to_owned(), ..Tags::default() });
+    world.run(60_000);
+    let recorded = world.recording.take().unwrap();
+    let codec = Codec::new(None, KeyRing::default());
+    let mut rng = ChaCha12Rng::seed_from_u64(4);
+    let mut understood = 0;
+    for (from, _, datagram) in recorded.iter().cycle().take(20_000) {
+        let mut body = codec.unwrap(datagram).unwrap();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..body.len());
+            body[at] = rng.random();
+        }
+        let now_ms = world.now_ms;
+        let forged = codec.wrap(&body, &[0; NONCE_BYTES]);
+        world.call(1, |swim| {
+            let output = swim.handle(now_ms, *from, &forged);
+            understood += usize::from(output.events.is_empty());
+            output
+        });
+    }
+    assert!(understood > 5_000, "{understood}");
+    world.run(60_000);
+}
+
+#[test]
+fn the_protocol_does_no_io() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let swim = std::fs::read_dir(source.join("swim")).unwrap().map(|file| file.unwrap().path());
+    let files: Vec<_> = swim.chain([source.join("codec.rs"), source.join("key.rs")]).collect();
+    assert!(files.len() > 10);
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in
+            ["tokio", "std::time", "std::fs", "std::io", "Socket::", "rand::rng()", "HashMap"]
+        {
+            assert!(!text.contains(word), "{} uses {word}", path.display());
+        }
+    }
 }

@@ -1,16 +1,18 @@
-//! Numbers, printed by `cargo test -p member --test simulation measured -- --nocapture`.
+//! Numbers, printed by `cargo test -p member --test simulation measured -- --nocapture`. `MEASURE_HOURS=10` before it
+//! looks ten times as long at false deaths.
+#![allow(clippy::cast_precision_loss, reason = "counts of a simulation are far below 2^52")]
 
 use member::swim::State;
 
 use crate::world::World;
 
 /// Deaths of living members that somebody believed, and suspicions likewise, per hour and member.
-fn false_alarms(seed: u64, count: usize, loss: f64, hours: u64) -> (f64, f64) {
+fn false_alarms(seed: u64, count: usize, loss: f64, minutes: u64) -> (f64, f64) {
     let mut world = World::converged(seed, count);
     world.loss = loss;
-    world.run(hours * 3_600_000);
+    world.run(minutes * 60_000);
     let suspicions = world.beliefs.iter().filter(|belief| belief.state == State::Suspect).count();
-    let node_hours = (count as u64 * hours) as f64;
+    let node_hours = count as f64 * minutes as f64 / 60.0;
     (world.false_deaths() as f64 / node_hours, suspicions as f64 / node_hours)
 }
 
@@ -38,11 +40,10 @@ fn detection(count: usize, loss: f64, kills: u64) -> (Vec<u64>, Vec<u64>) {
 
 #[test]
 fn measured_false_deaths() {
-    for (count, hours, losses) in
-        [(5, 10, [0.0, 0.05, 0.10, 0.20]), (50, 1, [0.0, 0.05, 0.10, 0.20])]
-    {
-        for loss in losses {
-            let (deaths, suspicions) = false_alarms(11, count, loss, hours);
+    let longer = std::env::var("MEASURE_HOURS").map_or(1, |hours| hours.parse().unwrap());
+    for (count, minutes) in [(5, 60), (50, 6)] {
+        for loss in [0.0, 0.05, 0.10, 0.20] {
+            let (deaths, suspicions) = false_alarms(11, count, loss, minutes * longer);
             println!(
                 "{count} members, {:2.0} % loss: {deaths:.3} false deaths and {suspicions:.2} suspicions per member and hour",
                 loss * 100.0
@@ -50,7 +51,8 @@ fn measured_false_deaths() {
             if loss <= 0.05 {
                 assert!(deaths == 0.0, "{count} members at {loss}");
             }
-            assert!(deaths < 12.0, "{count} members at {loss}");
+            // foca, without Lifeguard, has 12 (of 5 members) and 292 (of 50) at 20 % in a network like this.
+            assert!(deaths < 2.0, "{count} members at {loss}");
         }
     }
 }

@@ -91,9 +91,7 @@ fn a_member_with_a_lost_disk_counter_outbids_its_own_death() {
 }
 
 #[test]
-fn one_way_silence_towards_one_member_is_survived() {
-    // Nobody hears node 2 directly but its helpers' words still pass: half of the datagrams of everyone are lost for
-    // a while, and afterwards everyone is alive again.
+fn minutes_of_fifty_percent_loss_are_survived() {
     for seed in 0..5 {
         let mut world = World::converged(seed, 5);
         world.loss = 0.5;

@@ -262,9 +262,8 @@ impl Common {
         if suffix_kept {
             self.log.compact(meta.last);
         } else {
-            let first = self.log.base().index.next();
-            if self.log.last().index >= first {
-                self.truncate(first);
+            if self.log.last().index > self.commit_index {
+                self.truncate(self.commit_index.next());
             }
             self.log = Log::new(meta.last);
         }

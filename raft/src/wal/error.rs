@@ -111,23 +111,14 @@ pub enum OpenError {
     /// The disk refused.
     #[error(transparent)]
     Disk(DiskError),
+    /// What was read and found whole a moment ago cannot be read again.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
 }
 
 impl From<DiskError> for OpenError {
     fn from(error: DiskError) -> Self {
         if error.is_full() { Self::NoSpace(error) } else { Self::Disk(error) }
-    }
-}
-
-impl From<ReadError> for OpenError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Damaged(damage) => Self::Damaged(damage),
-            ReadError::Disk(error) => error.into(),
-            gone @ (ReadError::Compacted { .. } | ReadError::Beyond { .. }) => {
-                unreachable!("opening reads only what the log holds: {gone}")
-            }
-        }
     }
 }
 
@@ -192,4 +183,7 @@ pub enum ReadError {
     /// The disk refused; the same read may succeed later.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// An append failed: what the log holds is not known any more.
+    #[error("the log stopped at an earlier error; end the process")]
+    Stopped,
 }

@@ -191,6 +191,9 @@ impl Wal {
         max_bytes: usize,
     ) -> Result<Vec<Entry>, ReadError> {
         let (first, last) = (self.log.first(), self.log.last().index);
+        if self.stopped {
+            return Err(ReadError::Stopped);
+        }
         if from < first {
             return Err(ReadError::Compacted { first });
         }

@@ -254,9 +254,9 @@ impl<'a> Walk<'a> {
             (last.block, last.seq) = (self.at, self.seq);
             self.pass(&last.payload);
         }
-        self.judge_end()?;
         let before = self.log.state();
         self.follow(&last.payload, last.block)?;
+        self.judge_end()?;
         Ok((before, Some(last).filter(|frame| !frame.payload.is_empty())))
     }
 
