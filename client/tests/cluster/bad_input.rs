@@ -182,6 +182,8 @@ async fn nonsense_on_every_port_harms_nobody() {
     for node in cluster.numbers() {
         for program in Program::ALL {
             assert!(cluster.node(node).runs(program), "{program:?} of node {node}");
+            let log = cluster.node(node).log_text(program);
+            assert!(!log.contains("panicked"), "{program:?} of node {node}");
         }
     }
     cluster.all_vote().await;

@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 use super::wait::eventually;
 
 /// Clients at once, each with one command under way.
-const CLIENTS: usize = 16;
+pub(crate) const CLIENTS: usize = 16;
 
 /// Load under way.
 pub(crate) struct Load {
