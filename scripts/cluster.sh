@@ -178,7 +178,8 @@ silence_of() { # NODE
   [[ $(ask "$1") == *'"commit_index":'* ]] || echo "node $1 does not serve"
 }
 
-# What keeps a node from being part of a whole cluster: it must know as many committed voters as there will be.
+# What keeps a node from being part of a whole cluster: it must know its leader and as many committed voters as there
+# will be.
 lack_of() { # NODE NODES
   local status voters='' commas want
   want=$(expected_voters "$2")
@@ -192,6 +193,8 @@ lack_of() { # NODE NODES
     echo "node $1 does not serve"
   elif [[ $voters != "$want" ]]; then
     echo "node $1 knows ${voters:-no} committed voters; $want are meant to vote"
+  elif [[ $status != *'"leader":{'* ]]; then
+    echo "node $1 knows no leader"
   fi
 }
 
@@ -256,7 +259,7 @@ say_how() { # NODES
     cluster="DATA_DIR=$data $cluster"
   fi
   cat <<END
-$1 nodes serve; $(expected_voters "$1") of them vote. To try$where:
+The cluster is up: $1 nodes, $(expected_voters "$1") of them vote. To try$where:
 
   $client PUT pizzatoppings peporoni peppr cheddar anchoves onn it
   $client GET pizzatoppings

@@ -289,6 +289,7 @@ run() {
   [[ -n ${NODE:-} ]] || name=${HOSTNAME:-node}
   trap 'on_signal shut_down' TERM INT HUP
   trap 'on_signal follow_marks' USR1
+  export NO_COLOR=1 # their logs are files
   say "node: $name, ports from ${PORT_BASE:-6000}, data in $dir"
   for process in "${PROCESSES[@]}"; do
     delays[$process]=$FIRST_DELAY_MS

@@ -149,6 +149,9 @@ async fn run_machine<M: Machine>(
     };
     stopping.cancel();
     tasks.wait().await;
+    if outcome.is_ok() {
+        info!("stopped");
+    }
     outcome
 }
 
@@ -202,8 +205,8 @@ impl Door {
         }
         let Some(path) = &config.ready_file else { return Ok(()) };
         let ready = Ready { pid: std::process::id(), machine, tcp: self.address, unix };
-        let json = serde_json::to_vec(&ready).map_err(io::Error::other);
-        json.and_then(|json| replace_file(path, &json))
+        let json = serde_json::to_string(&ready).map_err(io::Error::other);
+        json.and_then(|json| replace_file(path, format!("{json}\n").as_bytes()))
             .map_err(|source| DaemonError::ReadyFile { path: path.clone(), source })
     }
 

@@ -10,8 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
-/// The store's own log is for its authors, save when something is wrong.
-const DEFAULT_LOG: &str = "info,fjall=warn,lsm_tree=warn";
+/// The logs of the store and of tarpc are for their authors, save when something is wrong.
+const DEFAULT_LOG: &str = "info,fjall=warn,lsm_tree=warn,tarpc=warn";
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {

@@ -95,7 +95,7 @@ pub enum Raft {
 
 impl Raft {
     /// A follower with what its disk remembers. There is no output yet: [`Raft::ready_index`] says what may already go to
-    /// the state machine.
+    /// the state machine, and what has to be written comes with the first step.
     ///
     /// # Panics
     /// When the settings contradict each other or what was restored does: a caller's bug, or a log that should not
@@ -285,14 +285,19 @@ impl Raft {
     }
 
     fn synced(mut self, batch: BatchNo, hard_state: HardState, last: LogId) -> Self {
-        let durability = &mut self.common_mut().durability;
-        durability.synced(batch);
+        let common = self.common_mut();
+        common.durability.synced(batch);
+        let durable = common.durability.index();
         assert_eq!(
-            durability.hard_state(),
+            common.durability.hard_state(),
             hard_state,
             "the disk holds another hard state than it was given"
         );
-        assert!(last.index >= durability.index(), "the disk holds less than it was given");
+        // A snapshot may vouch for more than the log holds.
+        assert!(
+            last.index >= durable || durable == common.log.base().index,
+            "the disk holds less than it was given"
+        );
         match self {
             Self::Follower(_) | Self::PreCandidate(_) => self,
             Self::Candidate(candidate) => candidate.on_synced(),

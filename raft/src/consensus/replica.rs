@@ -43,11 +43,11 @@ impl<R: Role> Replica<R> {
         reason: &'static str,
     ) -> Replica<N> {
         self.role.abandon(leader, &mut self.common.output);
-        self.common.set_leader(leader);
         if N::NAME != R::NAME {
             let event = Event::RoleChanged { role: N::NAME, term: self.common.term(), reason };
             self.common.output.events.push(event);
         }
+        self.common.set_leader(leader);
         Replica { common: self.common, role }
     }
 }
@@ -106,7 +106,6 @@ impl Common {
         );
         let Restored { hard_state, snapshot, terms, last, memberships, commit_index, tail } =
             restored;
-        assert!(hard_state.term >= last.term, "the term is durable before entries of it");
 
         let base = snapshot.as_ref().map_or(LogId::default(), |meta| meta.last);
         let mut history = match &snapshot {
@@ -119,7 +118,11 @@ impl Common {
         }
         let commit_index = commit_index.max(base.index).min(last.index);
         history.commit(commit_index);
-        Self {
+        assert!(
+            hard_state.term >= last.term || last == base,
+            "the term is durable before entries of it"
+        );
+        let mut common = Self {
             rng: Xoshiro256PlusPlus::seed_from_u64(config.seed ^ config.id.0),
             config,
             hard_state,
@@ -132,6 +135,17 @@ impl Common {
             ready_reported: commit_index,
             now: 0,
             output: Output::default(),
+        };
+        common.catch_up_with_snapshot();
+        common
+    }
+
+    /// A snapshot is not ordered with the log's writes: it may be durable while the term in which it was received is not.
+    /// No vote of that term can have been given, so it is taken now, and goes to disk with the first step.
+    fn catch_up_with_snapshot(&mut self) {
+        let term = self.log.base().term;
+        if term > self.term() {
+            self.set_hard_state(HardState { term, vote: None });
         }
     }
 
@@ -227,15 +241,19 @@ impl Common {
     /// # Panics
     /// When a committed entry would be dropped: our own state is wrong, and going on would lose data.
     pub(super) fn truncate(&mut self, from: Index) {
+        self.drop_suffix(from);
+        if self.memberships.truncate(from) {
+            self.report_membership();
+        }
+    }
+
+    fn drop_suffix(&mut self, from: Index) {
         assert!(from > self.commit_index, "a committed entry is never truncated");
         self.log.truncate(from);
         self.durability.truncate(from);
         let persist = self.persist();
         assert!(persist.append.is_empty(), "a batch truncates before it appends");
         persist.truncate_from = Some(from);
-        if self.memberships.truncate(from) {
-            self.report_membership();
-        }
     }
 
     /// Commits everything up to `index`; an index that is already committed is no news.
@@ -258,20 +276,23 @@ impl Common {
         if meta.last.index <= self.commit_index {
             return;
         }
+        let in_force = self.memberships.index();
         let suffix_kept = self.log.contains(meta.last);
         if suffix_kept {
             self.log.compact(meta.last);
         } else {
-            let first = self.log.base().index.next();
-            if self.log.last().index >= first {
-                self.truncate(first);
+            if self.log.last().index > self.commit_index {
+                self.drop_suffix(self.commit_index.next());
             }
             self.log = Log::new(meta.last);
+            self.memberships.truncate(self.commit_index.next());
         }
         self.durability.install(meta.last.index, suffix_kept);
         self.memberships.install(meta.last.index, meta.membership_index, meta.membership.clone());
         self.commit_to(meta.last.index);
-        self.report_membership();
+        if self.memberships.index() != in_force {
+            self.report_membership();
+        }
         self.output.compact_to = Some(meta.last.index);
         self.output.install = Some(meta.clone());
         self.snapshot = Some(meta);

@@ -111,23 +111,14 @@ pub enum OpenError {
     /// The disk refused.
     #[error(transparent)]
     Disk(DiskError),
+    /// What was read and found whole a moment ago cannot be read again.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
 }
 
 impl From<DiskError> for OpenError {
     fn from(error: DiskError) -> Self {
         if error.is_full() { Self::NoSpace(error) } else { Self::Disk(error) }
-    }
-}
-
-impl From<ReadError> for OpenError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Damaged(damage) => Self::Damaged(damage),
-            ReadError::Disk(error) => error.into(),
-            gone @ (ReadError::Compacted { .. } | ReadError::Beyond { .. }) => {
-                unreachable!("opening reads only what the log holds: {gone}")
-            }
-        }
     }
 }
 
@@ -152,6 +143,9 @@ pub enum WriteError {
     /// An earlier call failed.
     #[error("the log stopped at an earlier error; end the process")]
     Stopped,
+    /// The writer's thread panicked; the panic's own message has the reason.
+    #[error("the log's thread panicked; end the process: this is a bug")]
+    Panicked,
 }
 
 impl From<DiskError> for WriteError {
@@ -192,4 +186,7 @@ pub enum ReadError {
     /// The disk refused; the same read may succeed later.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// An append failed: what the log holds is not known any more.
+    #[error("the log stopped at an earlier error; end the process")]
+    Stopped,
 }

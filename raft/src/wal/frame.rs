@@ -111,7 +111,9 @@ mod tests {
             let mut buffer = FrameBuffer::default();
             for _ in 0..2 {
                 buffer.begin(whole.len());
-                parts.iter().for_each(|part| buffer.put(part));
+                for part in &parts {
+                    buffer.put(part);
+                }
                 prop_assert_eq!(buffer.payload_bytes(), whole.len());
                 let frame = buffer.seal(3, 5, 11);
                 prop_assert_eq!(frame.len() as u64, disk_bytes(whole.len()));

@@ -437,3 +437,22 @@ fn a_snapshot_older_than_the_state_is_refused() {
     let behind = RestoreError::Behind { snapshot_index: 1, applied_index: 2 };
     assert_eq!(load(&mut host, &info, &pieces), Err(behind));
 }
+
+#[test]
+fn entries_applied_during_a_restore_are_not_taken_back() {
+    let mut source = attached_host();
+    source.apply(Instant::now(), &batch(1, &["a"]), "").unwrap();
+    let (_, pieces) = read_all(&mut source);
+    let mut host = attached_host();
+    let begin = BeginRestore { boot: 1, applied_term: 3, applied_index: 1 };
+    let restore = host.begin_restore(&begin).unwrap().unwrap().restore;
+    let SnapshotChunk { offset, bytes, checksum, .. } = pieces[0].clone();
+    let snapshot_bytes = bytes.len() as u64;
+    let write = WriteRestore { boot: 1, restore, offset, bytes, checksum };
+    host.write_restore(&write).unwrap().unwrap();
+    host.apply(Instant::now(), &batch(1, &["a", "b"]), "").unwrap();
+    let finish = FinishRestore { boot: 1, restore, snapshot_bytes };
+    let error = host.finish_restore(&finish).unwrap().unwrap_err();
+    assert!(matches!(error, RestoreError::BadSnapshot { .. }), "{error}");
+    assert_eq!(ask(&host, 2), Ok(done("b")));
+}

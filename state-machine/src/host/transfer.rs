@@ -212,6 +212,11 @@ impl<M: Machine, T> Host<M, T> {
     fn switch_to_restored(&mut self) -> Result<(), RestoreFailure> {
         if let Some(restore) = self.restore.take() {
             restore.parser.finish()?;
+            // Entries may have been applied since the restore began.
+            if restore.applied.index < self.machine.applied().index {
+                let reason = "the machine has applied more than it holds meanwhile";
+                return Err(RestoreFailure::BadSnapshot(reason.to_owned()));
+            }
             // It reads from the state that goes away.
             self.snapshot = None;
             self.machine.finish_restore(restore.applied)?;

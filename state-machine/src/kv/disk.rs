@@ -117,6 +117,9 @@ impl Engine for DiskEngine {
 
     fn begin_restore(&mut self) -> Result<(), MachineError> {
         self.abandon_restore();
+        // A restore that could not be removed must not shine through the next one.
+        remove_other_stores(&self.directory, self.store.number)
+            .map_err(storage("removing an unfinished restore"))?;
         self.restoring = Some(Store::open(&self.directory, self.store.number + 1)?);
         Ok(())
     }

@@ -272,6 +272,26 @@ fn a_process_that_dies_while_restoring_keeps_the_old_state() {
     assert_eq!((get(&machine, "old").as_deref(), machine.applied().index), (Some("1"), 1));
 }
 
+#[test]
+fn what_is_left_of_a_restore_does_not_shine_through_the_next_one() {
+    let mut source = Kv::new(MemoryEngine::new());
+    apply(&mut source, &["PUT new 1"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = open(directory.path());
+    let leftover = fjall_store(&directory.path().join("store-2"));
+    leftover.1.insert(b"\x01left", b"over").unwrap();
+    leftover.0.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop(leftover);
+    restore(&mut machine, &dump(&source), 9).unwrap();
+    assert_eq!(dump(&machine), dump(&source));
+}
+
+fn fjall_store(path: &Path) -> (fjall::Database, fjall::Keyspace) {
+    let database = fjall::Database::builder(path).open().unwrap();
+    let keyspace = database.keyspace("kv", fjall::KeyspaceCreateOptions::default).unwrap();
+    (database, keyspace)
+}
+
 type Damage = fn(&Path);
 
 #[test]
@@ -292,7 +312,6 @@ fn damaged_directories_are_refused_with_their_place() {
 }
 
 fn forget_applied(directory: &Path) {
-    let database = fjall::Database::builder(directory.join("store-1")).open().unwrap();
-    let keyspace = database.keyspace("kv", fjall::KeyspaceCreateOptions::default).unwrap();
+    let (_database, keyspace) = fjall_store(&directory.join("store-1"));
     keyspace.remove([0]).unwrap();
 }
