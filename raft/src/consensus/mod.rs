@@ -153,6 +153,11 @@ impl Raft {
         self.common().commit_index()
     }
 
+    /// Whom this replica believes to lead; itself when it leads.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.common().leader()
+    }
+
     /// Term and vote, perhaps not durable yet.
     pub fn hard_state(&self) -> HardState {
         self.common().hard_state()

@@ -1,0 +1,219 @@
+//! The thread that owns the log.
+//!
+//! Requests gather in a mailbox while a sync runs; then the thread takes all of them, writes once, syncs once and reports
+//! the highest batch. So a batch is what arrived meanwhile: no timer, no minimum.
+//!
+//! [`Writer::submit`] never blocks and the mailbox has no bound of its own: whoever submits limits what is under way
+//! (uncommitted bytes on a leader, the appends in flight on a follower) and can watch [`Writer::pending_bytes`].
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use super::{Durable, ReadError, Wal, WriteError};
+use crate::consensus::{BatchNo, Entry, HardState, Index, LogId, Persist, SnapshotMeta};
+
+/// What the thread reports, in this order for a drained mailbox: `Synced`, then `Fetched`.
+#[derive(Debug)]
+pub enum WalEvent {
+    /// Everything up to and including `batch` is durable.
+    Synced {
+        /// Highest durable batch.
+        batch: BatchNo,
+        /// Durable hard state.
+        hard_state: HardState,
+        /// Durable end of the log.
+        last: LogId,
+    },
+    /// Answers [`Writer::fetch`].
+    Fetched {
+        /// Repeated from the request.
+        token: u64,
+        /// What was read.
+        entries: Result<Vec<Entry>, ReadError>,
+    },
+    /// The log is over and the thread has ended: end the process. Reported once; nothing follows.
+    Failed(WriteError),
+}
+
+/// Handle to the thread. Dropping it lets the thread finish what was submitted; [`Writer::close`] also waits for that.
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    mailbox: Mutex<Mailbox>,
+    filled: Condvar,
+    pending_bytes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    requests: Vec<Request>,
+    /// Nothing more will be sent.
+    closed: bool,
+    /// Nothing more will be taken.
+    ended: bool,
+}
+
+enum Request {
+    Persist(Persist),
+    Compact(SnapshotMeta),
+    Fetch { token: u64, from: Index, to: Index, max_bytes: usize },
+}
+
+impl Writer {
+    /// Starts the thread. It calls `on_event` itself, so that must be quick and must not panic.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(wal: Wal, on_event: Box<dyn FnMut(WalEvent) + Send>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let mut worker = Worker { wal, on_event, shared: Arc::clone(&shared), batches: Vec::new() };
+        let thread =
+            std::thread::Builder::new().name("wal".to_owned()).spawn(move || worker.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Hands over a batch; [`WalEvent::Synced`] follows. Never blocks.
+    pub fn submit(&self, persist: Persist) {
+        self.shared.pending_bytes.fetch_add(weight_bytes(&persist), Ordering::Relaxed);
+        self.send(Request::Persist(persist));
+    }
+
+    /// Asks for the entries `from ..= to`, as with [`Wal::read`], as they stand after the batches submitted before this
+    /// call (and perhaps some after it). Never blocks.
+    pub fn fetch(&self, token: u64, from: Index, to: Index, max_bytes: usize) {
+        self.send(Request::Fetch { token, from, to, max_bytes });
+    }
+
+    /// Makes the log start after this snapshot, as with [`Wal::compact`], behind the batches submitted before.
+    pub fn compact(&self, meta: SnapshotMeta) {
+        self.send(Request::Compact(meta));
+    }
+
+    /// Bytes of entries that were submitted and are not durable yet ([`Entry::weight_bytes`]).
+    pub fn pending_bytes(&self) -> usize {
+        self.shared.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything submitted is durable and reported, and ends the thread.
+    ///
+    /// # Panics
+    /// If the thread did.
+    pub fn close(mut self) {
+        self.shut();
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            resume_unwind(panic);
+        }
+    }
+
+    fn send(&self, request: Request) {
+        let mut mailbox = self.shared.mailbox();
+        if !mailbox.ended {
+            mailbox.requests.push(request);
+            self.shared.filled.notify_one();
+        }
+    }
+
+    fn shut(&self) {
+        self.shared.mailbox().closed = true;
+        self.shared.filled.notify_one();
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+impl Shared {
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        // Nothing that holds this lock can panic half-way through a change.
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for requests and takes all of them; false when there will be none.
+    fn drain(&self, into: &mut Vec<Request>) -> bool {
+        let is_idle = |mailbox: &mut Mailbox| mailbox.requests.is_empty() && !mailbox.closed;
+        let mailbox = self.filled.wait_while(self.mailbox(), is_idle);
+        std::mem::swap(&mut mailbox.unwrap_or_else(PoisonError::into_inner).requests, into);
+        !into.is_empty()
+    }
+}
+
+/// What runs on the thread.
+struct Worker {
+    wal: Wal,
+    on_event: Box<dyn FnMut(WalEvent) + Send>,
+    shared: Arc<Shared>,
+    /// Batches for the next append; kept for its capacity.
+    batches: Vec<Persist>,
+}
+
+impl Worker {
+    fn run(&mut self) {
+        let result = catch_unwind(AssertUnwindSafe(|| self.run_until_error()));
+        let mut mailbox = self.shared.mailbox();
+        mailbox.ended = true;
+        mailbox.requests.clear();
+        drop(mailbox);
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => (self.on_event)(WalEvent::Failed(error)),
+            Err(panic) => {
+                (self.on_event)(WalEvent::Failed(WriteError::Panicked));
+                resume_unwind(panic);
+            }
+        }
+    }
+
+    fn run_until_error(&mut self) -> Result<(), WriteError> {
+        let mut requests = Vec::new();
+        while self.shared.drain(&mut requests) {
+            self.work(requests.drain(..))?;
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), WriteError> {
+        let mut fetches = Vec::new();
+        for request in requests {
+            match request {
+                Request::Persist(persist) => self.batches.push(persist),
+                Request::Compact(meta) => {
+                    self.sync()?;
+                    self.wal.compact(&meta)?;
+                }
+                Request::Fetch { token, from, to, max_bytes } => {
+                    fetches.push((token, from, to, max_bytes));
+                }
+            }
+        }
+        self.sync()?;
+        for (token, from, to, max_bytes) in fetches {
+            let entries = self.wal.read(from, to, max_bytes);
+            (self.on_event)(WalEvent::Fetched { token, entries });
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), WriteError> {
+        if self.batches.is_empty() {
+            return Ok(());
+        }
+        let Durable { batch, hard_state, last } = self.wal.append(&self.batches)?;
+        let bytes = self.batches.drain(..).map(|batch| weight_bytes(&batch)).sum();
+        self.shared.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        (self.on_event)(WalEvent::Synced { batch, hard_state, last });
+        Ok(())
+    }
+}
+
+fn weight_bytes(persist: &Persist) -> usize {
+    persist.append.iter().map(Entry::weight_bytes).sum()
+}
