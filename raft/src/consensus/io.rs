@@ -210,7 +210,7 @@ pub enum RoleName {
 }
 
 /// What to do, in this order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Output {
     /// 1. Make durable; answer with [`Input::Synced`].
     pub persist: Option<Persist>,
@@ -230,7 +230,8 @@ pub struct Output {
     pub refused_reads: Vec<(ReadId, Refusal)>,
     /// Payloads wanted from the log.
     pub fetch: Vec<Fetch>,
-    /// The snapshot that replaced our log and must be restored into the machine.
+    /// The snapshot that replaced our log and must be restored into the machine. `persist` truncates what contradicts
+    /// it; after that, and after `compact_to`, the log goes on at `last.index + 1`.
     pub install: Option<SnapshotMeta>,
     /// The log may drop everything up to and including this index.
     pub compact_to: Option<Index>,

@@ -2,6 +2,8 @@
 //!
 //! An answer is a message of its own. The runtime carries requests as RPCs and matches answers by [`Token`].
 
+use serde::{Deserialize, Serialize};
+
 use super::types::{Entry, Index, LogId, NodeId, SnapshotMeta, Term, Token};
 
 /// A message with its addresses.
@@ -43,7 +45,7 @@ pub enum Message {
 }
 
 /// Content of a vote or pre-vote request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoteRequest {
     /// End of the candidate's log.
     pub last: LogId,
@@ -52,7 +54,7 @@ pub struct VoteRequest {
 }
 
 /// Answer to a vote or pre-vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoteResponse {
     /// The term that was asked for; an answer to an older question is ignored.
     pub asked_term: Term,
@@ -75,7 +77,7 @@ pub struct AppendRequest {
 }
 
 /// Answer to an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppendResponse {
     /// Whether the entries fit.
     pub outcome: AppendOutcome,
@@ -84,7 +86,7 @@ pub struct AppendResponse {
 }
 
 /// Outcome of an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AppendOutcome {
     /// The follower's log is durable and equal to the leader's up to this index: the last index that *this request*
     /// proves, not the end of the follower's log.

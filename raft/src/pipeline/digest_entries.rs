@@ -1,0 +1,511 @@
+//! First stage: owns the core, the callers whose entries are not committed yet, and the answers that peers wait for.
+//!
+//! It drains all events that wait, steps the core, and hands out what to do: log and peers together, then whatever became
+//! ready. It never waits for a full queue; past a bound a caller is told `Busy`, and the ticking goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::feed::Feed;
+use super::outbox::Outbox;
+use super::pending::{Pending, Waiting};
+use super::{
+    Committed, FromCommits, QueryOutcome, QueryRefused, Read, Reply, SubmitOutcome, SubmitRefused,
+    Tickets, ToCommits,
+};
+use crate::command::{Command, Kind};
+use crate::consensus::{
+    BatchNo, Entry, Envelope, Event, Fetch, HardState, Index, Input, LogId, Membership,
+    MembershipChange, Message, NodeId, Output, Payload, Persist, Proposal, ProposalId, Raft,
+    ReadId, Refusal, RoleName, Status, Token,
+};
+use crate::roster::{Autopilot, Candidate};
+
+/// Callers that wait in both stages, those of commands and of reads each; one more is refused with `Busy`.
+pub const MAX_WAITING_CALLERS: usize = 16 * 1024;
+/// Ticks between two looks at what has expired and at the autopilot.
+const HOUSEKEEPING_TICKS: u64 = 5;
+/// A peer's request that the core does not answer is forgotten after this many ticks; the peer asks again.
+const PEER_ANSWER_TICKS: u64 = 1_000;
+
+/// A client's command, or with `kind` [`Kind::OpenSession`] its wish for a session.
+#[derive(Debug)]
+pub struct Submission {
+    /// What it asks for.
+    pub kind: Kind,
+    /// Session, or zero.
+    pub session: u64,
+    /// Number within the session.
+    pub sequence: u64,
+    /// Lower numbers are answered.
+    pub acked_below: u64,
+    /// The state machine's bytes.
+    pub body: Bytes,
+    /// How long its caller waits, in ticks.
+    pub patience_ticks: u64,
+    /// Its caller.
+    pub reply: Reply<SubmitOutcome>,
+}
+
+/// What can happen to this stage.
+#[derive(Debug)]
+pub enum EntriesEvent {
+    /// A tick of time has passed.
+    Tick,
+    /// A client's command.
+    Submit(Submission),
+    /// A client's linearizable read.
+    Query {
+        /// The state machine's bytes.
+        query: Bytes,
+        /// How long its caller waits, in ticks.
+        patience_ticks: u64,
+        /// Its caller.
+        reply: Reply<QueryOutcome>,
+    },
+    /// A peer asks; its answer goes to `reply`.
+    PeerAsks {
+        /// The question. Its token is ours to choose.
+        question: Envelope,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Envelope>,
+    },
+    /// A peer has answered one of our messages, or says something that needs no answer.
+    PeerSays(Envelope),
+    /// A peer cannot be reached: what was under way to it is lost.
+    PeerUnreachable(NodeId),
+    /// The leader's process is gone.
+    LinkLost(NodeId),
+    /// The log has made everything up to `batch` durable.
+    Synced {
+        /// Newest durable batch.
+        batch: BatchNo,
+        /// Durable hard state.
+        hard_state: HardState,
+        /// Durable end of the log.
+        last: LogId,
+    },
+    /// The log has read what was asked for.
+    Fetched {
+        /// For whom.
+        purpose: FetchFor,
+        /// Consecutive entries, at least one.
+        entries: Vec<Entry>,
+    },
+    /// From the second stage.
+    FromCommits(FromCommits),
+    /// What gossip knows now.
+    Candidates(Arc<Vec<Candidate>>),
+    /// First configuration of a new cluster.
+    Bootstrap(Membership),
+    /// The process is to end: take nothing new, hand leadership over, finish what is under way.
+    Drain,
+    /// Somebody wants to see the core.
+    Status(oneshot::Sender<Status>),
+}
+
+/// What a read of the log is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchFor {
+    /// The core: a peer is far behind.
+    Core,
+    /// The state machine is far behind; names the cursor's generation.
+    Feed(u64),
+}
+
+/// What to do, in this order.
+#[derive(Debug, Default)]
+pub struct EntriesActions {
+    /// Give to the log, in order.
+    pub persist: Vec<Persist>,
+    /// Send to peers, in order.
+    pub send: Vec<Envelope>,
+    /// Read from the log.
+    pub fetch: Vec<(FetchFor, Fetch, usize)>,
+    /// Give to the second stage, in order.
+    pub to_commits: Vec<ToCommits>,
+    /// Tell the operator; a change of the configuration also changes the links to peers.
+    pub events: Vec<Event>,
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct DigestEntries {
+    /// Taken out only while it is stepped.
+    raft: Option<Raft>,
+    now: u64,
+    next_id: u64,
+    /// Proposals of the present step, until the core says where they stand.
+    proposed: BTreeMap<ProposalId, Waiting>,
+    pending: Pending,
+    reads: BTreeMap<ReadId, Read>,
+    commands_waiting: Tickets,
+    reads_waiting: Tickets,
+    peers_waiting: BTreeMap<Token, (oneshot::Sender<Envelope>, u64)>,
+    outbox: Outbox,
+    feed: Feed,
+    /// Latest stamp in our log: stamps never fall.
+    time_ms: u64,
+    autopilot: Autopilot,
+    draining: bool,
+}
+
+impl DigestEntries {
+    /// Begins with a core as it was restored, its newest entries, and the first index that the second stage has not seen.
+    pub fn new(raft: Raft, tail: &[Entry], first: Index, autopilot: Autopilot) -> Self {
+        let mut stage = Self {
+            raft: Some(raft),
+            now: 0,
+            next_id: 1,
+            proposed: BTreeMap::new(),
+            pending: Pending::default(),
+            reads: BTreeMap::new(),
+            commands_waiting: Tickets::default(),
+            reads_waiting: Tickets::default(),
+            peers_waiting: BTreeMap::new(),
+            outbox: Outbox::default(),
+            feed: Feed::new(first),
+            time_ms: 0,
+            autopilot,
+            draining: false,
+        };
+        stage.note_stamps(tail);
+        stage
+    }
+
+    /// Digests everything that waits. `clock_ms` is the wall clock, for stamps only.
+    pub fn handle(&mut self, events: &mut Vec<EntriesEvent>, clock_ms: u64) -> EntriesActions {
+        let mut actions = EntriesActions::default();
+        let mut proposals = Vec::new();
+        for event in events.drain(..) {
+            self.digest(event, clock_ms, &mut proposals, &mut actions);
+        }
+        if !proposals.is_empty() {
+            self.step(Input::Propose(proposals), &mut actions);
+        }
+        self.feed(&mut actions);
+        actions
+    }
+
+    /// The core, to look at.
+    pub fn raft(&self) -> &Raft {
+        self.raft.as_ref().expect("the core is only away while it is stepped")
+    }
+
+    /// Whether nobody waits here any more, and nobody who could lead instead of this node is still to take over.
+    pub fn is_drained(&self) -> bool {
+        let waiting = self.commands_waiting.outstanding() + self.reads_waiting.outstanding();
+        let status = self.raft().status();
+        let leads = status.role == RoleName::Leader;
+        waiting == 0 && !(leads && successor(&status).is_some())
+    }
+
+    /// Commands are gathered in `proposals`, so that all of them become one step of the core.
+    fn digest(
+        &mut self,
+        event: EntriesEvent,
+        clock_ms: u64,
+        proposals: &mut Vec<Proposal>,
+        actions: &mut EntriesActions,
+    ) {
+        match event {
+            EntriesEvent::Tick => self.tick(actions),
+            EntriesEvent::Submit(submission) => self.admit(submission, clock_ms, proposals),
+            EntriesEvent::Query { query, patience_ticks, reply } => {
+                let expires = self.now.saturating_add(patience_ticks);
+                let ticket = self.reads_waiting.issue();
+                self.read(Read { query, reply, expires, ticket }, actions);
+            }
+            EntriesEvent::PeerAsks { question, reply } => {
+                let token = Token(self.fresh_id());
+                self.peers_waiting.insert(token, (reply, self.now + PEER_ANSWER_TICKS));
+                self.step(Input::Message(Envelope { token, ..question }), actions);
+            }
+            EntriesEvent::PeerSays(message) => self.step(Input::Message(message), actions),
+            EntriesEvent::PeerUnreachable(peer) => self.step(Input::PeerUnreachable(peer), actions),
+            EntriesEvent::LinkLost(leader) => self.step(Input::LinkLost(leader), actions),
+            EntriesEvent::Synced { batch, hard_state, last } => {
+                // First the core: it may have more to say at once, and that waits for later batches only.
+                let free = self.outbox.synced(batch);
+                self.dispatch(free, actions);
+                self.step(Input::Synced { batch, hard_state, last }, actions);
+            }
+            EntriesEvent::Fetched { purpose: FetchFor::Core, entries } => {
+                self.step(Input::Fetched(entries), actions);
+            }
+            EntriesEvent::Fetched { purpose: FetchFor::Feed(generation), entries } => {
+                if self.feed.end_fetch(generation) {
+                    self.hand_on(entries, actions);
+                }
+            }
+            EntriesEvent::FromCommits(message) => self.hear_from_commits(message, actions),
+            EntriesEvent::Candidates(candidates) => self.autopilot.candidates(&candidates),
+            EntriesEvent::Bootstrap(membership) => self.step(Input::Bootstrap(membership), actions),
+            EntriesEvent::Drain => self.drain(actions),
+            EntriesEvent::Status(reply) => drop(reply.send(self.raft().status())),
+        }
+    }
+
+    fn tick(&mut self, actions: &mut EntriesActions) {
+        self.now += 1;
+        self.step(Input::Tick, actions);
+        actions.to_commits.push(ToCommits::Tick(self.now));
+        if self.now.is_multiple_of(HOUSEKEEPING_TICKS) {
+            self.expire();
+            self.steer(actions);
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = self.now;
+        let raft = self.raft.as_ref().expect("the core is only away while it is stepped");
+        self.pending.expire(now, |id| {
+            id.index <= raft.commit_index() && raft.term_at(id.index) == Some(id.term)
+        });
+        for (_, read) in self.reads.extract_if(.., |_, read| read.expires <= now) {
+            let reason = "no quorum confirmed the leader in time".to_owned();
+            read.answer(Err(QueryRefused::Unavailable { reason }));
+        }
+        self.peers_waiting.retain(|_, (reply, expires)| *expires > now && !reply.is_closed());
+    }
+
+    /// Lets the autopilot propose the next change of the configuration.
+    fn steer(&mut self, actions: &mut EntriesActions) {
+        let status = self.raft().status();
+        if let Some(target) = self.autopilot.next_change(&status, self.now) {
+            let change = MembershipChange {
+                id: ProposalId(self.fresh_id()),
+                based_on: status.membership_index,
+                target,
+            };
+            self.step(Input::ChangeMembership(change), actions);
+        }
+    }
+
+    fn admit(&mut self, submission: Submission, clock_ms: u64, proposals: &mut Vec<Proposal>) {
+        let Submission { kind, session, sequence, acked_below, body, patience_ticks, reply } =
+            submission;
+        let expires = self.now.saturating_add(patience_ticks);
+        let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue() };
+        if self.draining {
+            return waiting.answer(Err(SubmitRefused::NotLeader { leader: self.other_leader() }));
+        }
+        if self.commands_waiting.outstanding() > MAX_WAITING_CALLERS {
+            return waiting.answer(Err(SubmitRefused::Busy));
+        }
+        self.time_ms = self.time_ms.max(clock_ms);
+        let time_ms = self.time_ms;
+        let command = Command { kind, time_ms, session, sequence, acked_below, body };
+        let id = ProposalId(self.fresh_id());
+        proposals.push(Proposal { id, command: command.encode() });
+        self.proposed.insert(id, waiting);
+    }
+
+    fn read(&mut self, read: Read, actions: &mut EntriesActions) {
+        if self.draining {
+            return read.answer(Err(QueryRefused::NotLeader { leader: self.other_leader() }));
+        }
+        if self.reads_waiting.outstanding() > MAX_WAITING_CALLERS {
+            return read.answer(Err(QueryRefused::Busy));
+        }
+        let id = ReadId(self.fresh_id());
+        self.reads.insert(id, read);
+        self.step(Input::Read(id), actions);
+    }
+
+    /// Hands leadership to the voter that lacks least: nobody has to wait for an election timeout then.
+    fn drain(&mut self, actions: &mut EntriesActions) {
+        self.draining = true;
+        let status = self.raft().status();
+        if let Some(successor) = successor(&status) {
+            self.step(Input::Transfer(successor), actions);
+        }
+    }
+
+    fn other_leader(&self) -> Option<NodeId> {
+        let ours = self.raft().status().id;
+        self.raft().leader().filter(|leader| *leader != ours)
+    }
+
+    fn hear_from_commits(&mut self, message: FromCommits, actions: &mut EntriesActions) {
+        match message {
+            FromCommits::Taken(last) => self.feed.taken(last),
+            FromCommits::Applied(index) => self.step(Input::Applied(index), actions),
+            FromCommits::Attach { attachment, applied, from } => {
+                let answer = if let Some(reason) = self.objection(applied) {
+                    ToCommits::MachineRefused { attachment, reason }
+                } else {
+                    self.feed.restart(from);
+                    ToCommits::FeedStarted { attachment }
+                };
+                actions.to_commits.push(answer);
+            }
+        }
+    }
+
+    /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
+    /// one that is beyond our log, or holds another entry than ours, was fed from another log.
+    fn objection(&self, applied: LogId) -> Option<String> {
+        let last = self.raft().last();
+        if applied.index > last.index {
+            return Some(format!(
+                "it has applied entry {} and our log ends at {}: it was fed from another log; give each raft its own state machine, or empty the machine's directory to have it rebuilt",
+                applied.index, last.index
+            ));
+        }
+        let term = self.raft().term_at(applied.index).filter(|_| applied.index.0 > 0)?;
+        (term != applied.term).then(|| {
+            format!(
+                "its entry {} is of term {}, ours of term {term}: it was fed from another log; empty the machine's directory to have it rebuilt",
+                applied.index, applied.term
+            )
+        })
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn note_stamps(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if let Payload::Command(command) = &entry.payload {
+                self.time_ms = self.time_ms.max(Command::time_ms_of(command));
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input, actions: &mut EntriesActions) {
+        let raft = self.raft.take().expect("the core is only away while it is stepped");
+        let (raft, output) = raft.step(input);
+        self.raft = Some(raft);
+        self.carry_out(output, actions);
+    }
+
+    fn carry_out(&mut self, output: Output, actions: &mut EntriesActions) {
+        if let Some(persist) = output.persist {
+            self.outbox.handed(persist.batch);
+            self.note_stamps(&persist.append);
+            actions.persist.push(persist);
+        }
+        self.dispatch(output.messages, actions);
+        let free = self.outbox.hold(output.messages_after_sync);
+        self.dispatch(free, actions);
+        for (id, place) in output.accepted {
+            if let Some(waiting) = self.proposed.remove(&id) {
+                self.pending.insert(place, waiting);
+            }
+        }
+        for (id, refusal) in output.refused {
+            if let Some(waiting) = self.proposed.remove(&id) {
+                waiting.answer(Err(submit_refused(refusal)));
+            }
+        }
+        for (id, read_index) in output.reads {
+            if let Some(read) = self.reads.remove(&id) {
+                actions.to_commits.push(ToCommits::Query { read_index, read });
+            }
+        }
+        for (id, refusal) in output.refused_reads {
+            if let Some(read) = self.reads.remove(&id) {
+                read.answer(Err(query_refused(refusal)));
+            }
+        }
+        actions
+            .fetch
+            .extend(output.fetch.into_iter().map(|fetch| (FetchFor::Core, fetch, usize::MAX)));
+        actions.events.extend(output.events);
+    }
+
+    /// Answers go to the peers' waiting calls, everything else out to the peers.
+    fn dispatch(&mut self, messages: Vec<Envelope>, actions: &mut EntriesActions) {
+        for message in messages {
+            if !is_answer(&message.body) {
+                actions.send.push(message);
+            } else if let Some((reply, _)) = self.peers_waiting.remove(&message.token) {
+                drop(reply.send(message));
+            }
+        }
+    }
+
+    /// Hands committed, durable entries on while there is room for them.
+    fn feed(&mut self, actions: &mut EntriesActions) {
+        let ready = self.raft().ready_index();
+        while let Some((next, room)) = self.feed.wanted(ready) {
+            let entries = self.raft().cached_entries(next, ready, room);
+            if entries.is_empty() {
+                let generation = self.feed.begin_fetch();
+                let range = Fetch { from: next, to: ready };
+                actions.fetch.push((FetchFor::Feed(generation), range, room));
+                return;
+            }
+            self.hand_on(entries, actions);
+        }
+    }
+
+    fn hand_on(&mut self, entries: Vec<Entry>, actions: &mut EntriesActions) {
+        self.feed.handed(&entries);
+        let leader = self.raft().leader();
+        let committed = entries.into_iter().map(|entry| {
+            let waiting = self.pending.take_committed(entry.id, leader);
+            Committed { entry, waiting }
+        });
+        actions.to_commits.push(ToCommits::Committed(committed.collect()));
+    }
+}
+
+/// The voter that lacks least of a leader's log.
+fn successor(status: &Status) -> Option<NodeId> {
+    let voters = status.peers.iter().filter(|(id, _)| status.membership.voters.contains(id));
+    voters.max_by_key(|(_, peer)| peer.match_index).map(|(id, _)| *id)
+}
+
+fn is_answer(body: &Message) -> bool {
+    match body {
+        Message::PreVoteResponse(_)
+        | Message::VoteResponse(_)
+        | Message::AppendResponse(_)
+        | Message::SnapshotResponse(_) => true,
+        Message::PreVote(_)
+        | Message::Vote(_)
+        | Message::Append(_)
+        | Message::InstallSnapshot(_)
+        | Message::TimeoutNow => false,
+    }
+}
+
+fn submit_refused(refusal: Refusal) -> SubmitRefused {
+    match refusal {
+        Refusal::NotLeader { leader } => SubmitRefused::NotLeader { leader },
+        Refusal::Busy
+        | Refusal::NotReady
+        | Refusal::ChangeInProgress
+        | Refusal::StaleChange
+        | Refusal::InvalidChange => SubmitRefused::Busy,
+    }
+}
+
+fn query_refused(refusal: Refusal) -> QueryRefused {
+    match refusal {
+        Refusal::NotLeader { leader } => QueryRefused::NotLeader { leader },
+        Refusal::Busy
+        | Refusal::NotReady
+        | Refusal::ChangeInProgress
+        | Refusal::StaleChange
+        | Refusal::InvalidChange => QueryRefused::Busy,
+    }
+}
+
+/// The name that operators and clients see.
+pub fn role_name(status: &Status) -> &'static str {
+    match status.role {
+        RoleName::Leader => "leader",
+        RoleName::Candidate => "candidate",
+        RoleName::PreCandidate => "pre-candidate",
+        RoleName::Follower if status.membership.learners.contains(&status.id) => "learner",
+        RoleName::Follower => "follower",
+    }
+}

@@ -1,0 +1,152 @@
+//! The contract between rafts. The caller's node id and boot counter come from the connection's hello.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tarpc::client::NewClient;
+use tokio::task::JoinHandle;
+
+use super::client::{Answer, ConnectError, Outcome, QueryError, SubmitError};
+use super::wire::{self, Endpoint, Hello, Io};
+use crate::consensus::{AppendResponse, LogId, Term, VoteRequest, VoteResponse};
+
+/// What rafts do for each other (paper Figure 2).
+#[tarpc::service]
+pub trait PeerService {
+    /// Replicates entries; without entries, a heartbeat. Answered once what it acknowledges is durable.
+    async fn append_entries(request: AppendEntries) -> AppendReply;
+    /// "Would you vote for me?" (thesis §9.6).
+    async fn pre_vote(request: Ballot) -> BallotReply;
+    /// Asks for a vote; a granted one is durable.
+    async fn request_vote(request: Ballot) -> BallotReply;
+    /// Leadership transfer: campaign at once (thesis §3.10).
+    async fn timeout_now(term: Term) -> ();
+    /// Commands and queries that reached a node which does not lead; answered in the same order.
+    async fn forward(batch: Vec<Forward>) -> Vec<Forwarded>;
+}
+
+/// Arguments of `append_entries`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppendEntries {
+    /// Leader's term.
+    pub term: Term,
+    /// Entry before the first one here.
+    pub prev: LogId,
+    /// Leader's commit index.
+    pub commit_index: u64,
+    /// Round of the leader's reads.
+    pub read_seq: u64,
+    /// Entries, encoded by [`crate::entries`].
+    pub entries: Bytes,
+}
+
+/// Answer to `append_entries`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppendReply {
+    /// Answerer's term.
+    pub term: Term,
+    /// Outcome.
+    pub response: AppendResponse,
+}
+
+/// Arguments of both votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Candidate's term; a pre-vote asks for the one after it.
+    pub term: Term,
+    /// The rest.
+    pub request: VoteRequest,
+}
+
+/// Answer to both votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BallotReply {
+    /// Answerer's term.
+    pub term: Term,
+    /// The verdict.
+    pub response: VoteResponse,
+}
+
+/// Something to do at the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Forward {
+    /// A command.
+    Submit {
+        /// Session, or zero.
+        session: u64,
+        /// Sequence number.
+        sequence: u64,
+        /// Answers below are known.
+        acked_below: u64,
+        /// Opaque.
+        command: Bytes,
+        /// Time that is left to answer, in milliseconds.
+        remaining_ms: u32,
+    },
+    /// A new session.
+    OpenSession {
+        /// Time that is left to answer, in milliseconds.
+        remaining_ms: u32,
+    },
+    /// A read.
+    Query {
+        /// Opaque.
+        query: Bytes,
+        /// Time that is left to answer, in milliseconds.
+        remaining_ms: u32,
+    },
+}
+
+/// Answer to a [`Forward`] of the same kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Forwarded {
+    /// To a command or a new session: its index (a session's number is its index).
+    Submit(Result<(u64, Outcome), SubmitError>),
+    /// To a read.
+    Query(Result<Answer, QueryError>),
+}
+
+/// A connection to a peer.
+#[derive(Debug)]
+pub struct Connection {
+    /// To call it by.
+    pub client: PeerServiceClient,
+    /// What the peer said of itself.
+    pub theirs: Hello,
+    /// Ends when the connection does.
+    pub closed: JoinHandle<()>,
+}
+
+/// Connects to a peer. Must be called within a tokio runtime: the connection is driven by a task.
+///
+/// # Errors
+/// Nothing was sent but the hello.
+pub async fn connect(
+    endpoint: &Endpoint,
+    hello: Hello,
+    limit: Duration,
+) -> Result<Connection, ConnectError> {
+    let mut io = endpoint
+        .connect(limit)
+        .await
+        .map_err(|source| ConnectError::Io { endpoint: endpoint.clone(), source })?;
+    let theirs = hello
+        .open(&mut io)
+        .await
+        .map_err(|source| ConnectError::Hello { endpoint: endpoint.clone(), source })?;
+    let NewClient { client, dispatch } =
+        PeerServiceClient::new(tarpc::client::Config::default(), wire::client_transport(io));
+    // Why it ended reaches every call that waits.
+    let closed = tokio::spawn(async move { drop(dispatch.await) });
+    Ok(Connection { client, theirs, closed })
+}
+
+/// Serves one peer connection whose hellos are done.
+///
+/// # Errors
+/// Why it ended, if not by an orderly close.
+pub async fn serve<S: PeerService + Clone>(io: Io, service: S) -> io::Result<()> {
+    wire::serve_connection(io, service.serve()).await
+}

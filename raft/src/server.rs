@@ -1,0 +1,163 @@
+//! The raft port: lets connections in and serves both contracts. Handlers translate and enqueue, nothing else.
+
+mod client_service;
+mod peer_service;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::consensus::NodeId;
+use crate::inbound::{GRACE, Inbound};
+use crate::node::Node;
+use crate::peers::Routes;
+use crate::pipeline::digest_commits::CommitsStatus;
+use crate::pipeline::digest_entries::EntriesEvent;
+use crate::roster_link::Sight;
+use crate::rpc::wire::{self, Hello, HelloError, Io, Listener, Refusal, Service};
+use crate::rpc::{client, peer};
+use client_service::ClientServer;
+use peer_service::PeerServer;
+
+/// Client connections at once. Peers are not counted: they are few, and must always get in.
+const MAX_CLIENT_CONNECTIONS: usize = 1024;
+/// Pause after a failed accept (too many open files, say), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the handlers need.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Who we are.
+    pub node: Arc<Node>,
+    /// The first stage.
+    pub inbox: mpsc::Sender<EntriesEvent>,
+    /// Ways to the peers.
+    pub routes: watch::Receiver<Routes>,
+    /// The second stage's state.
+    pub commits: watch::Receiver<CommitsStatus>,
+    /// What gossip sees.
+    pub sight: watch::Receiver<Sight>,
+    /// Unit of the stages' time.
+    pub tick: Duration,
+    /// Longest wait of a request here.
+    pub request_timeout: Duration,
+    /// Whether the log is synced.
+    pub fsync: bool,
+}
+
+impl Shared {
+    fn ticks(&self, time: Duration) -> u64 {
+        u64::try_from(time.as_nanos().div_ceil(self.tick.as_nanos())).unwrap_or(u64::MAX)
+    }
+}
+
+/// Accepts for ever.
+pub async fn run(listener: Listener, shared: Shared) {
+    let inbound = Inbound::default();
+    let client_slots = Arc::new(Semaphore::new(MAX_CLIENT_CONNECTIONS));
+    loop {
+        match listener.accept().await {
+            Ok(io) => {
+                let connection = Connection {
+                    shared: shared.clone(),
+                    inbound: inbound.clone(),
+                    client_slots: Arc::clone(&client_slots),
+                };
+                tokio::spawn(connection.attend(io));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+struct Connection {
+    shared: Shared,
+    inbound: Inbound,
+    client_slots: Arc<Semaphore>,
+}
+
+impl Connection {
+    async fn attend(self, mut io: Io) {
+        let mut admitted = None;
+        let mut slot = None;
+        let ours = self.shared.node.hello(Service::Client);
+        let judge = |theirs: &Hello| {
+            if theirs.service == Service::Peer {
+                admitted = Some(self.admit(theirs)?);
+            } else {
+                let free = Arc::clone(&self.client_slots).try_acquire_owned();
+                slot = Some(free.map_err(|_none| Refusal::Busy)?);
+            }
+            Ok(())
+        };
+        let theirs = match ours.answer_as(&[Service::Client, Service::Peer], &mut io, judge).await {
+            Ok(theirs) => theirs,
+            Err(error) => return report(&error),
+        };
+        match admitted {
+            Some(admitted) => {
+                let end =
+                    peer::serve(io, PeerServer::new(self.shared.clone(), NodeId(theirs.node)))
+                        .await;
+                drop(admitted);
+                if wire::closed_by_other_end(&end) {
+                    self.watch_for_return(&theirs).await;
+                } else if let Err(error) = end {
+                    tracing::warn!(peer = format_args!("{:016x}", theirs.node), %error, "connection from peer dropped");
+                }
+            }
+            None => {
+                if let Err(error) = client::serve(io, ClientServer::new(self.shared.clone())).await
+                {
+                    tracing::debug!(%error, "connection from client dropped");
+                }
+            }
+        }
+        drop(slot);
+    }
+
+    /// Whether a peer may come in. One that asks for this very node and knows a cluster, while this node has none, takes
+    /// it in: only a leader whose configuration names this node connects like that.
+    fn admit(&self, theirs: &Hello) -> Result<crate::inbound::Admitted, Refusal> {
+        if theirs.node == 0 || theirs.node == self.shared.node.id.0 {
+            return Err(Refusal::WrongNode);
+        }
+        let admitted = self.inbound.admit(NodeId(theirs.node), theirs.boot)?;
+        if theirs.cluster == 0 || theirs.expected != self.shared.node.id.0 {
+            return Err(Refusal::ForeignCluster);
+        }
+        match self.shared.node.adopt_cluster(theirs.cluster) {
+            Ok(()) => Ok(admitted),
+            Err(error) => {
+                tracing::error!(%error, "cannot be taken into a cluster");
+                Err(Refusal::ForeignCluster)
+            }
+        }
+    }
+
+    async fn watch_for_return(&self, theirs: &Hello) {
+        let (node, boot) = (NodeId(theirs.node), theirs.boot);
+        if self.inbound.is_gone(node, boot) {
+            tokio::time::sleep(GRACE).await;
+            if self.inbound.is_gone(node, boot) {
+                tracing::info!(peer = %node, "every connection of a peer's process was closed by its side");
+                drop(self.shared.inbox.send(EntriesEvent::LinkLost(node)).await);
+            }
+        }
+    }
+}
+
+fn report(error: &HelloError) {
+    match error {
+        HelloError::Refused { .. } | HelloError::NotOutrigger(_) | HelloError::Damaged => {
+            tracing::warn!(%error, "connection turned away");
+        }
+        HelloError::Io(_) | HelloError::Timeout | HelloError::RefusedByPeer { .. } => {
+            tracing::debug!(%error, "connection ended at its hello");
+        }
+    }
+}

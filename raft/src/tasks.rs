@@ -1,0 +1,270 @@
+//! The tasks around the two stages: they wait, the stages decide.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::consensus::{BatchNo, Event, HardState, LogId, NodeId};
+use crate::peers::Peers;
+use crate::pipeline::ToCommits;
+use crate::pipeline::digest_commits::{CommitsEvent, CommitsStatus, DigestCommits, MachineCall};
+use crate::pipeline::digest_entries::{DigestEntries, EntriesActions, EntriesEvent, FetchFor};
+use crate::roster::Candidate;
+use crate::wal::{WalEvent, Writer};
+
+/// Events that wait for a stage; beyond it callers are told `Busy`, and everybody else waits.
+pub const QUEUE_EVENTS: usize = 4096;
+/// Events that a stage digests at once.
+const BATCH_EVENTS: usize = 1024;
+
+/// How long a stopping process finishes what is under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the log has made durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Synced {
+    batch: BatchNo,
+    hard_state: HardState,
+    last: LogId,
+}
+
+impl Synced {
+    /// Whether this process has made anything durable yet.
+    pub fn anything(self) -> bool {
+        self.batch > BatchNo::default()
+    }
+}
+
+/// Hands events of the log thread to the first stage. `failed` hears of the end of the log.
+pub fn log_events(
+    inbox: mpsc::Sender<EntriesEvent>,
+    synced: watch::Sender<Synced>,
+    failed: mpsc::Sender<String>,
+) -> Box<dyn FnMut(WalEvent) + Send> {
+    Box::new(move |event| match event {
+        WalEvent::Synced { batch, hard_state, last } => {
+            synced.send_replace(Synced { batch, hard_state, last });
+        }
+        WalEvent::Fetched { token, entries: Ok(entries) } => {
+            // The first stage never waits for this thread, so this ends. Closed: the process is stopping.
+            drop(inbox.blocking_send(EntriesEvent::Fetched { purpose: purpose(token), entries }));
+        }
+        WalEvent::Fetched { entries: Err(error), .. } => {
+            drop(failed.blocking_send(error.to_string()));
+        }
+        WalEvent::Failed(error) => drop(failed.blocking_send(error.to_string())),
+    })
+}
+
+/// A fetch's purpose as a token of the log, and back: zero is the core.
+fn token(purpose: FetchFor) -> u64 {
+    match purpose {
+        FetchFor::Core => 0,
+        FetchFor::Feed(generation) => generation + 1,
+    }
+}
+
+fn purpose(token: u64) -> FetchFor {
+    token.checked_sub(1).map_or(FetchFor::Core, FetchFor::Feed)
+}
+
+/// The task around `digest_entries`.
+pub struct EntriesTask {
+    /// The stage.
+    pub stage: DigestEntries,
+    /// Its events.
+    pub inbox: mpsc::Receiver<EntriesEvent>,
+    /// What the log has made durable: cumulative, so only the newest counts.
+    pub synced: watch::Receiver<Synced>,
+    /// The log.
+    pub log: Writer,
+    /// The peers.
+    pub peers: Peers,
+    /// The second stage.
+    pub commits: mpsc::Sender<CommitsEvent>,
+    /// One tick of the core's time.
+    pub tick: Duration,
+}
+
+impl EntriesTask {
+    /// Runs until `stop`, finishes what is under way for at most [`DRAIN_TIMEOUT`], and makes the log durable.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut drained_by = None;
+        let mut ticks = interval(self.tick);
+        // After a stall one tick is enough: many at once would look like a silent leader.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut events = Vec::with_capacity(BATCH_EVENTS);
+        let mut overflow = VecDeque::new();
+        self.peers.follow_membership(self.stage.raft().status().membership);
+        while !drained_by.is_some_and(|limit| self.stage.is_drained() || Instant::now() > limit) {
+            let mut synced = false;
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop), if drained_by.is_none() => {
+                    drained_by = Some(Instant::now() + DRAIN_TIMEOUT);
+                    events.push(EntriesEvent::Drain);
+                }
+                _ = ticks.tick() => events.push(EntriesEvent::Tick),
+                Ok(()) = self.synced.changed() => synced = true,
+                room = self.commits.reserve(), if !overflow.is_empty() => {
+                    if let (Ok(room), Some(message)) = (room, overflow.pop_front()) {
+                        room.send(CommitsEvent::FromEntries(message));
+                    }
+                }
+                _ = self.inbox.recv_many(&mut events, BATCH_EVENTS) => {}
+            }
+            self.gather(&mut events, synced);
+            self.note_gossip(&events);
+            let actions = self.stage.handle(&mut events, clock_ms());
+            self.carry_out(actions, &mut overflow);
+        }
+        self.inbox.close();
+        let closed = tokio::task::spawn_blocking(move || self.log.close()).await;
+        if let Err(panic) = closed {
+            tracing::error!(%panic, "the log thread panicked");
+        }
+    }
+
+    /// Takes along whatever else waits by now.
+    fn gather(&mut self, events: &mut Vec<EntriesEvent>, synced: bool) {
+        while events.len() < BATCH_EVENTS
+            && let Ok(event) = self.inbox.try_recv()
+        {
+            events.push(event);
+        }
+        if synced || self.synced.has_changed().unwrap_or(false) {
+            events.push(self.newly_synced());
+        }
+    }
+
+    fn newly_synced(&mut self) -> EntriesEvent {
+        let Synced { batch, hard_state, last } = *self.synced.borrow_and_update();
+        EntriesEvent::Synced { batch, hard_state, last }
+    }
+
+    fn note_gossip(&mut self, events: &[EntriesEvent]) {
+        for event in events {
+            if let EntriesEvent::Candidates(candidates) = event {
+                self.peers.follow_gossip(addresses(candidates));
+            }
+        }
+    }
+
+    fn carry_out(&mut self, actions: EntriesActions, overflow: &mut VecDeque<ToCommits>) {
+        for persist in actions.persist {
+            self.log.submit(persist);
+        }
+        // Links first: a message may go to a node that this very step has added.
+        for event in actions.events {
+            self.tell(event);
+        }
+        for message in actions.send {
+            self.peers.send(message);
+        }
+        for (purpose, range, max_bytes) in actions.fetch {
+            self.log.fetch(token(purpose), range.from, range.to, max_bytes);
+        }
+        overflow.extend(actions.to_commits);
+        while let Some(message) = overflow.pop_front() {
+            let Ok(room) = self.commits.try_reserve() else { return overflow.push_front(message) };
+            room.send(CommitsEvent::FromEntries(message));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::RoleChanged { role, term, reason } => {
+                tracing::info!(?role, term = term.0, reason, "role changed");
+            }
+            Event::LeaderChanged { leader: Some(leader), term } => {
+                tracing::info!(%leader, term = term.0, "leader known");
+            }
+            Event::LeaderChanged { leader: None, term } => {
+                tracing::info!(term = term.0, "leader lost");
+            }
+            Event::MembershipChanged { membership, index } => {
+                tracing::info!(
+                    index = index.0,
+                    voters = ?membership.voters,
+                    outgoing = ?membership.outgoing,
+                    learners = ?membership.learners,
+                    "configuration changed"
+                );
+                self.peers.follow_membership(membership);
+            }
+            Event::Dropped { from, reason } => {
+                tracing::warn!(peer = %from, reason, "message from peer dropped");
+            }
+        }
+    }
+}
+
+fn addresses(candidates: &[Candidate]) -> BTreeMap<NodeId, String> {
+    let alive = candidates.iter().filter(|candidate| candidate.alive);
+    alive.map(|candidate| (candidate.node, candidate.info.raft_address.clone())).collect()
+}
+
+fn clock_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The task around `digest_commits`.
+pub struct CommitsTask {
+    /// The stage.
+    pub stage: DigestCommits,
+    /// Its events.
+    pub inbox: mpsc::Receiver<CommitsEvent>,
+    /// The first stage.
+    pub entries: mpsc::Sender<EntriesEvent>,
+    /// The link to the state machine.
+    pub calls: mpsc::Sender<MachineCall>,
+    /// For those who want to look.
+    pub status: watch::Sender<CommitsStatus>,
+}
+
+impl CommitsTask {
+    /// Runs until its inbox is closed.
+    pub async fn run(mut self) {
+        let mut events = Vec::with_capacity(BATCH_EVENTS);
+        let mut overflow = VecDeque::new();
+        loop {
+            tokio::select! {
+                biased;
+                room = self.calls.reserve(), if !overflow.is_empty() => {
+                    if let (Ok(room), Some(call)) = (room, overflow.pop_front()) {
+                        room.send(call);
+                    }
+                }
+                received = self.inbox.recv_many(&mut events, BATCH_EVENTS) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+            }
+            let actions = self.stage.handle(&mut events);
+            overflow.extend(actions.calls);
+            while let Some(call) = overflow.pop_front() {
+                let Ok(room) = self.calls.try_reserve() else {
+                    overflow.push_front(call);
+                    break;
+                };
+                room.send(call);
+            }
+            for message in actions.to_entries {
+                // The first stage never waits for this one, so this ends.
+                if self.entries.send(EntriesEvent::FromCommits(message)).await.is_err() {
+                    return;
+                }
+            }
+            let status = self.stage.status();
+            self.status.send_if_modified(|known| {
+                let changed = *known != status;
+                *known = status;
+                changed
+            });
+        }
+    }
+}

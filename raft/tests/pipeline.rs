@@ -1,0 +1,6 @@
+//! The two stages without tasks, links or a disk: events in, actions out.
+
+mod pipeline {
+    mod commits;
+    mod entries;
+}

@@ -1,0 +1,47 @@
+//! What a run has seen: too little of it proves nothing.
+
+/// Counts of one run, or of many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    pub leaders: u64,
+    pub committed: u64,
+    pub reads: u64,
+    pub changes: u64,
+    pub installs: u64,
+    pub fetches: u64,
+    pub crashes: u64,
+    pub truncations: u64,
+    pub joint_leaders: u64,
+}
+
+impl Coverage {
+    pub fn add(&mut self, other: &Self) {
+        self.leaders += other.leaders;
+        self.committed += other.committed;
+        self.reads += other.reads;
+        self.changes += other.changes;
+        self.installs += other.installs;
+        self.fetches += other.fetches;
+        self.crashes += other.crashes;
+        self.truncations += other.truncations;
+        self.joint_leaders += other.joint_leaders;
+    }
+
+    /// A thin run is a failure of the harness.
+    pub fn demand_per_hundred_seeds(&self, hundreds: u64) {
+        let table = [
+            ("leaders", self.leaders, 300),
+            ("committed entries", self.committed, 5_000),
+            ("answered reads", self.reads, 500),
+            ("changes of the configuration", self.changes, 100),
+            ("installed snapshots", self.installs, 20),
+            ("fetches", self.fetches, 20),
+            ("crashes", self.crashes, 300),
+            ("truncations", self.truncations, 20),
+            ("elections in a joint configuration", self.joint_leaders, 5),
+        ];
+        for (what, seen, least) in table {
+            assert!(seen >= least * hundreds, "a thin run: only {seen} {what}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! A network that loses, delays, reorders and repeats messages, and that can be cut in one direction only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raft::consensus::{Envelope, NodeId};
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Chance that a message is lost.
+    pub loss: f64,
+    /// Chance that a message arrives twice.
+    pub duplication: f64,
+    /// Longest delay, in ticks, inclusive; two messages with different delays overtake each other.
+    pub delay_ticks: u64,
+}
+
+impl Weather {
+    pub const CALM: Self = Self { loss: 0.0, duplication: 0.0, delay_ticks: 0 };
+}
+
+/// Messages under way and links that are cut.
+#[derive(Debug)]
+pub struct Network {
+    pub weather: Weather,
+    under_way: BTreeMap<(u64, u64), Envelope>,
+    sent: u64,
+    cut: BTreeSet<(NodeId, NodeId)>,
+}
+
+impl Network {
+    pub fn new(weather: Weather) -> Self {
+        Self { weather, under_way: BTreeMap::new(), sent: 0, cut: BTreeSet::new() }
+    }
+
+    /// Says whether at least one copy is under way.
+    pub fn send(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) -> bool {
+        if self.cut.contains(&(envelope.from, envelope.to)) || rng.random_bool(self.weather.loss) {
+            return false;
+        }
+        if rng.random_bool(self.weather.duplication) {
+            self.enqueue(now, envelope.clone(), rng);
+        }
+        self.enqueue(now, envelope, rng);
+        true
+    }
+
+    /// The next message that is due.
+    pub fn receive(&mut self, now: u64) -> Option<Envelope> {
+        let first = self.under_way.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// Nothing passes from `from` to `to` any more.
+    pub fn cut(&mut self, from: NodeId, to: NodeId) {
+        self.cut.insert((from, to));
+    }
+
+    pub fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    fn enqueue(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) {
+        let due = now + rng.random_range(0..=self.weather.delay_ticks);
+        // A random number in front of the serial one shuffles what is due in the same tick.
+        let order = if self.weather.delay_ticks == 0 { 0 } else { rng.random_range(0..16) };
+        self.sent += 1;
+        self.under_way.insert((due, order << 48 | self.sent), envelope);
+    }
+}

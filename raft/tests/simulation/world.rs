@@ -1,0 +1,259 @@
+//! One run: nodes, network, clients, and what goes wrong.
+
+use std::collections::BTreeMap;
+
+use raft::consensus::{
+    Config, Envelope, Fetch, Input, Message, NodeId, Output, RoleName, SnapshotMeta,
+};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+use crate::clients::Clients;
+use crate::coverage::Coverage;
+use crate::invariants::{Before, Invariants, Nodes, Step};
+use crate::nemesis::Climate;
+use crate::network::{Network, Weather};
+use crate::support::node::Node;
+use crate::support::{membership, quick_config};
+
+/// Five to begin with, and joiners.
+pub const NODES: u64 = 7;
+const CHAOS_TICKS: u64 = 400;
+/// A stream of a snapshot that was not answered counts as broken off after this many ticks.
+const STREAM_TICKS: u64 = 40;
+
+/// What happens to a node later.
+#[derive(Clone, Debug)]
+pub enum Later {
+    Restart,
+    Step(Input),
+    ReadLog(Fetch),
+    SnapshotArrived(SnapshotMeta),
+}
+
+/// Everything there is in a run.
+pub struct World {
+    pub rng: Xoshiro256PlusPlus,
+    pub now: u64,
+    pub nodes: Nodes,
+    pub network: Network,
+    pub climate: Climate,
+    pub clients: Clients,
+    pub invariants: Invariants,
+    pub agenda: BTreeMap<(u64, u64), (NodeId, u64, Later)>,
+    pub appointments: u64,
+    /// Disks that hang until this tick.
+    pub stalled: BTreeMap<NodeId, u64>,
+    /// Clocks that stand still until this tick, while everything else goes on.
+    pub stopped: BTreeMap<NodeId, u64>,
+    pub coverage: Coverage,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let weather = Weather {
+            loss: pick([0.0, 0.02, 0.1, 0.25], &mut rng),
+            duplication: pick([0.0, 0.05, 0.2], &mut rng),
+            delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
+        };
+        let climate = Climate::random(&mut rng);
+        let nodes = (1..=NODES)
+            .map(|id| (NodeId(id), Node::new(random_config(NodeId(id), seed, &mut rng))))
+            .collect();
+        Self {
+            rng,
+            now: 0,
+            nodes,
+            network: Network::new(weather),
+            climate,
+            clients: Clients::default(),
+            invariants: Invariants::default(),
+            agenda: BTreeMap::new(),
+            appointments: 0,
+            stalled: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            coverage: Coverage::default(),
+        }
+    }
+
+    /// Chaos, then healing.
+    ///
+    /// # Panics
+    /// When an invariant does not hold, or when healing does not bring progress.
+    pub fn run(mut self) -> Coverage {
+        let voters: &[u64] = if self.rng.random_bool(0.5) { &[1, 2, 3] } else { &[1, 2, 3, 4, 5] };
+        for &id in voters {
+            self.step(NodeId(id), Input::Bootstrap(membership(voters, &[])));
+        }
+        for _ in 0..CHAOS_TICKS {
+            self.nemesis();
+            self.tick();
+            self.load();
+        }
+        self.heal();
+        self.demand_progress();
+        self.demand_stability();
+        self.coverage.leaders = self.invariants.leaders_seen();
+        self.coverage.committed = self.invariants.committed.last().0;
+        self.coverage.reads = self.clients.answered_reads;
+        self.coverage
+    }
+
+    pub fn tick(&mut self) {
+        self.now += 1;
+        for id in self.up() {
+            if !self.stopped.contains_key(&id) && self.rng.random_bool(self.climate.tick) {
+                self.step(id, Input::Tick);
+            }
+        }
+        while let Some(envelope) = self.network.receive(self.now) {
+            self.deliver(envelope);
+        }
+        self.keep_appointments();
+        for id in self.up() {
+            if !self.stalled.contains_key(&id) && self.rng.random_bool(self.climate.sync) {
+                self.sync(id);
+            }
+        }
+        let now = self.now;
+        self.stalled.retain(|_, until| *until > now);
+        self.stopped.retain(|_, until| *until > now);
+    }
+
+    pub fn step(&mut self, id: NodeId, input: Input) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        if !node.is_up() {
+            return;
+        }
+        let before = Before::of(node);
+        let output = node.step(input);
+        self.invariants.check(Step { id, nodes: &self.nodes, output: &output, before });
+        self.clients.observe(id, &output);
+        self.observe(id, before, &output);
+        self.carry_out(id, output);
+    }
+
+    fn carry_out(&mut self, id: NodeId, output: Output) {
+        for fetch in output.fetch {
+            self.coverage.fetches += 1;
+            let delay = self.rng.random_range(1..4);
+            self.later(id, delay, Later::ReadLog(fetch));
+        }
+        for envelope in output.messages {
+            self.send(envelope);
+        }
+    }
+
+    fn send(&mut self, envelope: Envelope) {
+        self.invariants.check_sent(&self.nodes, &envelope);
+        if matches!(envelope.body, Message::InstallSnapshot(_)) {
+            let broken_off = Input::PeerUnreachable(envelope.to);
+            self.later(envelope.from, STREAM_TICKS, Later::Step(broken_off));
+        }
+        self.network.send(self.now, envelope, &mut self.rng);
+    }
+
+    fn deliver(&mut self, envelope: Envelope) {
+        let id = envelope.to;
+        let snapshot = match &envelope.body {
+            Message::InstallSnapshot(meta) => Some(meta.clone()),
+            Message::PreVote(_)
+            | Message::PreVoteResponse(_)
+            | Message::Vote(_)
+            | Message::VoteResponse(_)
+            | Message::Append(_)
+            | Message::AppendResponse(_)
+            | Message::SnapshotResponse(_)
+            | Message::TimeoutNow => None,
+        };
+        self.step(id, Input::Message(envelope));
+        if let Some(meta) = snapshot {
+            let delay = self.rng.random_range(1..10);
+            self.later(id, delay, Later::SnapshotArrived(meta));
+        }
+    }
+
+    pub fn sync(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        let pending = node.disk.pending_batches();
+        let batches =
+            if self.climate.sync < 1.0 { self.rng.random_range(0..=pending) } else { pending };
+        let Some((input, released)) = node.sync(batches) else { return };
+        let answer_first = self.rng.random_bool(0.5);
+        if answer_first {
+            self.step(id, input.clone());
+        }
+        for envelope in released {
+            self.send(envelope);
+        }
+        if !answer_first {
+            self.step(id, input);
+        }
+    }
+
+    pub fn later(&mut self, id: NodeId, delay: u64, what: Later) {
+        self.appointments += 1;
+        let incarnation = self.nodes[&id].incarnation;
+        self.agenda.insert((self.now + delay, self.appointments), (id, incarnation, what));
+    }
+
+    fn keep_appointments(&mut self) {
+        while let Some(first) = self.agenda.first_entry() {
+            if first.key().0 > self.now {
+                break;
+            }
+            let (id, incarnation, what) = first.remove();
+            self.keep_appointment(id, incarnation, what);
+        }
+    }
+
+    fn keep_appointment(&mut self, id: NodeId, incarnation: u64, what: Later) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        let same_process = node.is_up() && node.incarnation == incarnation;
+        match what {
+            Later::Restart if !node.is_up() => node.start(),
+            Later::Step(input) if same_process => self.step(id, input),
+            Later::ReadLog(fetch) if same_process => {
+                let mut entries = node.disk.read(fetch.from, fetch.to);
+                entries.truncate(self.rng.random_range(1..5));
+                self.step(id, Input::Fetched(entries));
+            }
+            Later::SnapshotArrived(meta) if same_process => {
+                node.disk.store_snapshot(meta.clone());
+                self.step(id, Input::SnapshotReceived(meta));
+            }
+            Later::Restart | Later::Step(_) | Later::ReadLog(_) | Later::SnapshotArrived(_) => {}
+        }
+    }
+
+    fn observe(&mut self, id: NodeId, before: Before, output: &Output) {
+        let status = self.nodes[&id].raft().status();
+        self.coverage.installs += u64::from(output.install.is_some());
+        let elected = status.role == RoleName::Leader && before.role != RoleName::Leader;
+        self.coverage.joint_leaders += u64::from(elected && status.membership.is_joint());
+        let persist = output.persist.as_ref();
+        self.coverage.truncations +=
+            u64::from(persist.is_some_and(|persist| persist.truncate_from.is_some()));
+    }
+
+    pub fn up(&self) -> Vec<NodeId> {
+        self.nodes.iter().filter(|(_, node)| node.is_up()).map(|(id, _)| *id).collect()
+    }
+}
+
+/// Limits so small that every one of them is met.
+fn random_config(id: NodeId, seed: u64, rng: &mut Xoshiro256PlusPlus) -> Config {
+    Config {
+        max_append_bytes: pick([1, 100, 10_000], rng),
+        window_messages: rng.random_range(1..5),
+        window_bytes: pick([1, 200, 10_000], rng),
+        log_cache_bytes: pick([0, 150, 10_000], rng),
+        max_uncommitted_bytes: pick([200, 10_000], rng),
+        ..quick_config(id, seed)
+    }
+}
+
+fn pick<T: Copy, const N: usize>(choices: [T; N], rng: &mut Xoshiro256PlusPlus) -> T {
+    choices[rng.random_range(0..N)]
+}

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The gate: what must hold before a change lands. CI runs the same and nothing else.
+#
+#   scripts/test.sh            everything
+#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; no documentation, dependencies, release build, smoke run
+set -uo pipefail
+cd "${BASH_SOURCE[0]%/*}/.." || exit 1
+
+quick=
+case ${1:-} in
+  '') ;;
+  --quick) quick=1 ;;
+  *) sed -n '4,5s/^#   //p' "$0" >&2 && exit 2 ;;
+esac
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+stage() { # NAME COMMAND…
+  local name=$1 began=$SECONDS
+  shift
+  printf '\n== %s\n' "$name"
+  if "$@"; then
+    echo "-- $name: ok, $((SECONDS - began)) s"
+    printf '  %-14s %5d s\n' "$name" $((SECONDS - began)) >>"$work/times"
+  else
+    printf '\nscripts/test.sh: FAILED in %s, after %d s: %s\n' "$name" $((SECONDS - began)) "$*"
+    exit 1
+  fi
+}
+
+skip() { # NAME REASON
+  printf '\n== %s\nskipped: %s\n' "$1" "$2"
+  printf '  %-14s skipped: %s\n' "$1" "$2" >>"$work/times"
+}
+
+scripts() {
+  local script
+  for script in scripts/*.sh .ci/run; do bash -n "$script" || return 1; done
+  if command -v shellcheck >/dev/null; then
+    shellcheck scripts/*.sh .ci/run
+  else
+    echo "skipped: shellcheck is not installed; syntax only"
+  fi
+}
+
+tests() {
+  if [[ -n $quick ]]; then export SEEDS=50; fi
+  cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$work/tests"
+}
+
+documentation() {
+  RUSTDOCFLAGS="-D warnings" cargo doc --workspace --locked --no-deps
+}
+
+dependencies() {
+  if ! cargo deny --version >/dev/null 2>&1; then
+    scripts/dependencies.sh && skip advisories "cargo-deny is not installed (cargo install cargo-deny --locked)"
+    return
+  fi
+  cargo deny --locked check --hide-inclusion-graph licenses bans sources || return 1
+  if timeout 120 cargo deny --locked fetch db; then
+    cargo deny --locked check --disable-fetch advisories
+  else
+    skip advisories "no advisory database can be reached"
+  fi
+}
+
+# Sums cargo's own "test result" lines.
+count_tests() {
+  local passed=0 failed=0 ignored=0 line
+  while read -r line; do
+    [[ $line =~ ([0-9]+)\ passed\;\ ([0-9]+)\ failed\;\ ([0-9]+)\ ignored ]] || continue
+    passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2])) ignored=$((ignored + BASH_REMATCH[3]))
+  done < <(grep '^test result:' "$work/tests")
+  echo "$passed tests passed, $failed failed, $ignored ignored"
+}
+
+stage format cargo fmt --all --check
+stage scripts scripts
+stage lints cargo clippy --workspace --all-targets --locked -- -D warnings
+# Tests that start real processes find them beside themselves.
+stage binaries cargo build --workspace --bins --locked
+stage tests tests
+if [[ -z $quick ]]; then
+  stage documentation documentation
+  stage dependencies dependencies
+  stage smoke scripts/smoke.sh
+else
+  for name in documentation dependencies smoke; do skip "$name" "--quick"; done
+fi
+
+printf '\n'
+cat "$work/times"
+echo "scripts/test.sh: all green in $SECONDS s: $(count_tests)"

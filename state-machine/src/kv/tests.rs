@@ -1,0 +1,317 @@
+//! One suite for the machine on both engines, and what only the one on disk can do.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::entries::EntryHeader;
+
+/// Runs a test on an engine in memory and on one on disk.
+fn on_both_engines(test: impl Fn(&mut dyn Machine)) {
+    test(&mut Kv::new(MemoryEngine::new()));
+    let directory = tempfile::tempdir().unwrap();
+    test(&mut open(directory.path()));
+}
+
+fn open(directory: &Path) -> Kv<DiskEngine> {
+    Kv::new(DiskEngine::open(directory).unwrap())
+}
+
+/// Entries of term 2; `-` stands for one without a command.
+fn entries(commands: &[&[u8]]) -> Vec<Entry> {
+    let entry = |command: &&[u8]| {
+        let kind = if *command == b"-" { EntryKind::Skip } else { EntryKind::Command };
+        let header = EntryHeader { kind, term: 2, time_ms: 0, session: 0, sequence: 0 };
+        Entry { header, command: Bytes::copy_from_slice(command) }
+    };
+    commands.iter().map(entry).collect()
+}
+
+/// Applies one batch and writes its results as text.
+fn apply(machine: &mut dyn Machine, commands: &[&str]) -> Vec<String> {
+    let commands: Vec<&[u8]> = commands.iter().map(|command| command.as_bytes()).collect();
+    machine.apply(&entries(&commands)).unwrap().into_iter().map(text).collect()
+}
+
+fn text(result: CommandResult) -> String {
+    match result {
+        CommandResult::Done(bytes) => format!("done {}", bytes.escape_ascii()),
+        CommandResult::Refused(bytes) => format!("refused {}", bytes.escape_ascii()),
+        CommandResult::Skipped => "skipped".to_owned(),
+    }
+}
+
+fn get(machine: &dyn Machine, key: &str) -> Option<String> {
+    let query = Command::Get { key: Bytes::copy_from_slice(key.as_bytes()) }.encode().unwrap();
+    match machine.query(&query).unwrap() {
+        CommandResult::Done(answer) => {
+            let value = command::decode_value(&answer).unwrap();
+            value.map(|value| String::from_utf8(value.to_vec()).unwrap())
+        }
+        other @ (CommandResult::Refused(_) | CommandResult::Skipped) => panic!("{}", text(other)),
+    }
+}
+
+fn dump(machine: &dyn Machine) -> Vec<u8> {
+    let mut body = Vec::new();
+    machine.snapshot().unwrap().read_to_end(&mut body).unwrap();
+    body
+}
+
+fn restore(machine: &mut dyn Machine, body: &[u8], index: u64) -> Result<(), RestoreFailure> {
+    machine.begin_restore()?;
+    for piece in body.chunks(5) {
+        machine.write_restore(piece)?;
+    }
+    machine.finish_restore(LogId { term: 2, index })
+}
+
+#[test]
+fn commands_do_what_their_table_says() {
+    on_both_engines(|machine| {
+        let cases = [
+            ("PUT k a value", "done "),
+            ("GET k", "done \\x01a value"),
+            ("PUT k ", "done "),
+            ("GET k", "done \\x01"),
+            ("DEL k", "done 1"),
+            ("DEL k", "done 0"),
+            ("GET k", "done \\x00"),
+            ("INCR n", "done 1"),
+            ("INCR n 41", "done 42"),
+            ("INCR n -50", "done -8"),
+            ("PUT n 9223372036854775807", "done "),
+            ("INCR n", "refused INCR: the sum is beyond 64 bits"),
+            ("PUT n ten", "done "),
+            ("INCR n", "refused INCR: the value is not a whole number of 64 bits"),
+            ("GET n", "done \\x01ten"),
+            ("FROB k", "refused unknown verb; known are PUT, DEL, INCR and GET, in upper case"),
+            ("PUT k", "refused PUT key value: the value is missing"),
+            ("-", "skipped"),
+        ];
+        for (number, (command, result)) in (1..).zip(cases) {
+            assert_eq!(apply(machine, &[command]), [result], "{command}");
+            assert_eq!(machine.applied(), LogId { term: 2, index: number });
+        }
+    });
+}
+
+#[test]
+fn entries_of_a_batch_see_each_other() {
+    on_both_engines(|machine| {
+        let batch = ["PUT n 5", "INCR n", "INCR n 2", "DEL n", "DEL n", "INCR n", "GET n"];
+        let results = ["done ", "done 6", "done 8", "done 1", "done 0", "done 1", "done \\x011"];
+        assert_eq!(apply(machine, &batch), results);
+        assert_eq!(get(machine, "n").as_deref(), Some("1"));
+        assert_eq!(machine.applied().index, 7);
+    });
+}
+
+#[test]
+fn a_refused_command_still_counts() {
+    on_both_engines(|machine| {
+        apply(machine, &["FROB", "-", "INCR"]);
+        assert_eq!(machine.applied().index, 3);
+    });
+}
+
+#[test]
+fn keys_and_values_may_hold_any_bytes() {
+    on_both_engines(|machine| {
+        let (key, value) = (Bytes::from_static(b"\x00 \xff"), Bytes::from_static(b"\n\x00\x80"));
+        let put = Command::Put { key: key.clone(), value: value.clone() }.encode().unwrap();
+        machine.apply(&entries(&[&put])).unwrap();
+        let answer = machine.query(&Command::Get { key }.encode().unwrap()).unwrap();
+        assert_eq!(answer, CommandResult::Done(encode_value(Some(&value))));
+    });
+}
+
+#[test]
+fn a_query_never_writes() {
+    on_both_engines(|machine| {
+        for query in ["PUT k v", "DEL k", "INCR k", "nonsense", ""] {
+            let answer = text(machine.query(&Bytes::from(query)).unwrap());
+            assert!(answer.starts_with("refused"), "{query}: {answer}");
+        }
+        assert_eq!((get(machine, "k"), machine.applied()), (None, LogId::default()));
+    });
+}
+
+#[test]
+fn what_would_be_refused_can_be_known_before() {
+    on_both_engines(|machine| {
+        assert_eq!(machine.validate(&Bytes::from("PUT k v")), Verdict::Accepted);
+        let verdict = machine.validate(&Bytes::from("PUT k"));
+        assert_eq!(verdict, Verdict::Refused("PUT key value: the value is missing".to_owned()));
+    });
+}
+
+#[test]
+fn a_snapshot_is_the_state_at_its_place() {
+    on_both_engines(|machine| {
+        apply(machine, &["PUT a 1", "PUT b 2", "PUT c 3"]);
+        let mut pinned = machine.snapshot().unwrap();
+        apply(machine, &["PUT a 9", "DEL b", "PUT d 9"]);
+        let mut body = Vec::new();
+        pinned.read_to_end(&mut body).unwrap();
+        let mut copy = Kv::new(MemoryEngine::new());
+        restore(&mut copy, &body, 3).unwrap();
+        let values = ["a", "b", "c", "d"].map(|key| get(&copy, key));
+        assert_eq!(values, [Some("1".into()), Some("2".into()), Some("3".into()), None]);
+        assert_eq!(copy.applied(), LogId { term: 2, index: 3 });
+    });
+}
+
+#[test]
+fn a_restore_replaces_everything() {
+    on_both_engines(|machine| {
+        let mut source = Kv::new(MemoryEngine::new());
+        apply(&mut source, &["PUT new 1", "PUT shared 2"]);
+        apply(machine, &["PUT old 1", "PUT shared 1"]);
+        restore(machine, &dump(&source), 2).unwrap();
+        assert_eq!(dump(machine), dump(&source), "keys that the snapshot lacks are gone");
+        assert_eq!(apply(machine, &["INCR new"]), ["done 2"]);
+        assert_eq!(machine.applied().index, 3);
+    });
+}
+
+#[test]
+fn a_restore_that_does_not_end_well_leaves_the_old_state() {
+    on_both_engines(|machine| {
+        apply(machine, &["PUT old 1"]);
+        let before = dump(machine);
+        for body in [[0; 6].as_slice(), &[1, 0, 1, 0]] {
+            assert!(restore(machine, body, 9).is_err());
+            machine.abandon_restore();
+            assert_eq!((dump(machine), machine.applied().index), (before.clone(), 1));
+        }
+        machine.begin_restore().unwrap();
+        machine.abandon_restore();
+        assert_eq!(apply(machine, &["INCR old"]), ["done 2"]);
+    });
+}
+
+#[test]
+fn both_engines_come_to_the_same_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut memory, mut disk) = (Kv::new(MemoryEngine::new()), open(directory.path()));
+    let mut seed = 1_u64;
+    for _ in 0..200 {
+        let commands: Vec<String> = (0..5).map(|_| random_command(&mut seed)).collect();
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        assert_eq!(apply(&mut memory, &commands), apply(&mut disk, &commands));
+    }
+    assert_eq!(dump(&memory), dump(&disk));
+}
+
+fn random_command(seed: &mut u64) -> String {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    let key = (*seed >> 40) % 20;
+    match (*seed >> 33) % 4 {
+        0 => format!("PUT k{key} {}", *seed % 1000),
+        1 => format!("DEL k{key}"),
+        2 => format!("GET k{key}"),
+        _ => format!("INCR k{key} {}", *seed % 10),
+    }
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = open(directory.path());
+    assert_eq!(apply(&mut machine, &["PUT k v", "INCR n 7"]), ["done ", "done 7"]);
+    drop(machine);
+    let mut machine = open(directory.path());
+    assert_eq!(machine.applied(), LogId { term: 2, index: 2 });
+    assert_eq!(get(&machine, "k").as_deref(), Some("v"));
+    assert_eq!(apply(&mut machine, &["INCR n"]), ["done 8"]);
+}
+
+#[test]
+fn the_durable_index_moves_with_a_sync_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = open(directory.path());
+    apply(&mut machine, &["PUT k v"]);
+    assert_eq!(machine.durable_index(), 0);
+    machine.sync().unwrap();
+    assert_eq!(machine.durable_index(), 1);
+    apply(&mut machine, &["PUT k v"]);
+    assert_eq!(machine.durable_index(), 1);
+    drop(machine);
+    assert_eq!(open(directory.path()).durable_index(), 2, "what is opened is synced");
+}
+
+#[test]
+fn a_restored_state_is_there_after_a_restart_and_the_old_one_is_removed() {
+    let mut source = Kv::new(MemoryEngine::new());
+    apply(&mut source, &["PUT new 1"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = open(directory.path());
+    apply(&mut machine, &["PUT old 1"]);
+    restore(&mut machine, &dump(&source), 50).unwrap();
+    assert_eq!(machine.durable_index(), 50);
+    drop(machine);
+    assert!(!directory.path().join("store-1").exists());
+    let machine = open(directory.path());
+    assert_eq!((dump(&machine), machine.applied().index), (dump(&source), 50));
+}
+
+#[test]
+fn a_process_that_dies_while_restoring_keeps_the_old_state() {
+    let mut source = Kv::new(MemoryEngine::new());
+    apply(&mut source, &["PUT new 1"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = open(directory.path());
+    apply(&mut machine, &["PUT old 1"]);
+    machine.begin_restore().unwrap();
+    machine.write_restore(&dump(&source)).unwrap();
+    drop(machine);
+    assert!(directory.path().join("store-2").exists());
+    let machine = open(directory.path());
+    assert!(!directory.path().join("store-2").exists());
+    assert_eq!((get(&machine, "old").as_deref(), machine.applied().index), (Some("1"), 1));
+}
+
+#[test]
+fn what_is_left_of_a_restore_does_not_shine_through_the_next_one() {
+    let mut source = Kv::new(MemoryEngine::new());
+    apply(&mut source, &["PUT new 1"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = open(directory.path());
+    let leftover = fjall_store(&directory.path().join("store-2"));
+    leftover.1.insert(b"\x01left", b"over").unwrap();
+    leftover.0.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop(leftover);
+    restore(&mut machine, &dump(&source), 9).unwrap();
+    assert_eq!(dump(&machine), dump(&source));
+}
+
+fn fjall_store(path: &Path) -> (fjall::Database, fjall::Keyspace) {
+    let database = fjall::Database::builder(path).open().unwrap();
+    let keyspace = database.keyspace("kv", fjall::KeyspaceCreateOptions::default).unwrap();
+    (database, keyspace)
+}
+
+type Damage = fn(&Path);
+
+#[test]
+fn damaged_directories_are_refused_with_their_place() {
+    let cases: [(Damage, &str); 3] = [
+        (|path| fs::remove_file(path.join("current")).unwrap(), "current is missing"),
+        (|path| fs::write(path.join("current"), "x").unwrap(), "current holds no number"),
+        (forget_applied, "there is data, and no applied index"),
+    ];
+    for (damage, message) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        apply(&mut open(directory.path()), &["PUT k v"]);
+        damage(directory.path());
+        let error = DiskEngine::open(directory.path()).unwrap_err();
+        assert!(matches!(error, MachineError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
+    }
+}
+
+fn forget_applied(directory: &Path) {
+    let (_database, keyspace) = fjall_store(&directory.join("store-1"));
+    keyspace.remove([0]).unwrap();
+}
