@@ -95,7 +95,7 @@ pub enum Raft {
 
 impl Raft {
     /// A follower with what its disk remembers. There is no output yet: [`Raft::ready_index`] says what may already go to
-    /// the state machine.
+    /// the state machine, and what has to be written comes with the first step.
     ///
     /// # Panics
     /// When the settings contradict each other or what was restored does: a caller's bug, or a log that should not

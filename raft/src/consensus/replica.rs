@@ -106,7 +106,6 @@ impl Common {
         );
         let Restored { hard_state, snapshot, terms, last, memberships, commit_index, tail } =
             restored;
-        assert!(hard_state.term >= last.term, "the term is durable before entries of it");
 
         let base = snapshot.as_ref().map_or(LogId::default(), |meta| meta.last);
         let mut history = match &snapshot {
@@ -119,7 +118,11 @@ impl Common {
         }
         let commit_index = commit_index.max(base.index).min(last.index);
         history.commit(commit_index);
-        Self {
+        assert!(
+            hard_state.term >= last.term || last == base,
+            "the term is durable before entries of it"
+        );
+        let mut common = Self {
             rng: Xoshiro256PlusPlus::seed_from_u64(config.seed ^ config.id.0),
             config,
             hard_state,
@@ -132,6 +135,17 @@ impl Common {
             ready_reported: commit_index,
             now: 0,
             output: Output::default(),
+        };
+        common.catch_up_with_snapshot();
+        common
+    }
+
+    /// A snapshot is not ordered with the log's writes: it may be durable while the term in which it was received is not.
+    /// No vote of that term can have been given, so it is taken now, and goes to disk with the first step.
+    fn catch_up_with_snapshot(&mut self) {
+        let term = self.log.base().term;
+        if term > self.term() {
+            self.set_hard_state(HardState { term, vote: None });
         }
     }
 

@@ -96,6 +96,11 @@ impl Preparer {
         }
     }
 
+    /// Whether the file has the usual length, so that it is worth using again.
+    pub(super) fn is_standard(&self, prepared: &Prepared) -> bool {
+        prepared.bytes == self.segment_bytes
+    }
+
     /// Keeps the file of a dropped segment for another use. Returns false if there are enough; then it may be removed.
     ///
     /// The caller syncs the directory before the next [`Preparer::take`]: a file that could reappear under its old name

@@ -326,7 +326,157 @@ impl<'a> Reader<'a> {
         let (segment, log, file_bytes) = (reader.u32()?, reader.u64()?, reader.u64()?);
         let state: State = from_postcard(reader.bytes)?;
         checked(state.last.index)?;
-        checked(state.base.as_ref().map_or(Index(0), |base| base.last.index))?;
+        let base = state.base.as_ref().map_or(Index(0), |base| base.last.index);
+        if base > state.last.index || state.commit_index > state.last.index {
+            return Err(Impossible("a segment start that contradicts itself".to_owned()));
+        }
         Ok(SegmentStart { segment, log, file_bytes, state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(record: &Record<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        record.encode(|part| bytes.extend_from_slice(part));
+        assert_eq!(bytes.len(), record.encoded_bytes(), "{record:?}");
+        bytes
+    }
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId::new(Term(term), Index(index))
+    }
+
+    fn membership() -> Membership {
+        Membership { voters: [NodeId(7)].into(), ..Membership::default() }
+    }
+
+    fn meta() -> SnapshotMeta {
+        SnapshotMeta { last: id(3, 9), membership: membership(), membership_index: Index(4) }
+    }
+
+    fn start() -> SegmentStart {
+        let state = State {
+            base: Some(meta()),
+            hard_state: HardState { term: Term(5), vote: Some(NodeId(7)) },
+            last: id(4, 12),
+            commit_index: Index(10),
+            membership: Some((Index(11), membership())),
+        };
+        SegmentStart { segment: 2, log: 3, file_bytes: 4096, state }
+    }
+
+    /// The format on disk: a change here is another [`VERSION`].
+    #[test]
+    fn the_format_is_as_the_table_says() {
+        let vote = Some(NodeId(0x0102_0304_0506_0708));
+        let table: [(Record<'_>, &[u8]); 9] = [
+            (
+                Record::HardState(HardState { term: Term(5), vote }),
+                &[1, 5, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1],
+            ),
+            (
+                Record::HardState(HardState { term: Term(5), vote: None }),
+                &[1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            ),
+            (Record::Truncate(Index(258)), &[2, 2, 1, 0, 0, 0, 0, 0, 0]),
+            (Record::Commit(Index(258)), &[3, 2, 1, 0, 0, 0, 0, 0, 0]),
+            (
+                Record::Base { meta: Cow::Owned(meta()), keeps_suffix: true },
+                &[4, 1, 8, 0, 0, 0, 3, 9, 1, 7, 0, 0, 0, 4],
+            ),
+            (
+                Record::Entry { id: id(3, 9), payload: EntryPayload::Noop },
+                &[5, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0],
+            ),
+            (
+                Record::Entry { id: id(3, 9), payload: EntryPayload::Command(b"hi") },
+                &[6, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, b'h', b'i'],
+            ),
+            (
+                Record::Entry {
+                    id: id(3, 9),
+                    payload: EntryPayload::Membership(Cow::Owned(membership())),
+                },
+                &[7, 5, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 7, 0, 0, 0],
+            ),
+            (
+                Record::Segment(Cow::Owned(start())),
+                b"\x08\x36\0\0\0OUTRIGGR\x01\0\0\0\x02\0\0\0\x03\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\
+                  \x01\x03\x09\x01\x07\0\0\0\x04\x05\x01\x07\x04\x0c\x0a\x01\x0b\x01\x07\0\0\0",
+            ),
+        ];
+        for (record, bytes) in table {
+            assert_eq!(encoded(&record), bytes, "{record:?}");
+            assert_eq!(Record::decode(bytes), Ok((record, bytes.len())));
+        }
+    }
+
+    #[test]
+    fn a_record_that_ends_early_or_says_nonsense_is_refused() {
+        let records = [
+            Record::Truncate(Index(1)),
+            Record::Base { meta: Cow::Owned(meta()), keeps_suffix: false },
+            Record::Entry { id: id(1, 1), payload: EntryPayload::Command(b"abc") },
+            Record::Segment(Cow::Owned(start())),
+        ];
+        for record in records {
+            let bytes = encoded(&record);
+            for length in 0..bytes.len() {
+                assert!(Record::decode(&bytes[..length]).is_err(), "{record:?} cut at {length}");
+            }
+        }
+        let nonsense: [&[u8]; 6] = [
+            &[0; 40],
+            &[9; 40],
+            &[2, 0, 0, 0, 0, 0, 0, 0, 0xff],
+            &[4, 2, 8, 0, 0, 0, 3, 9, 1, 7, 0, 0, 0, 4],
+            &[4, 1, 9, 0, 0, 0, 3, 9, 1, 7, 0, 0, 0, 4, 0],
+            &[5, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0],
+        ];
+        for bytes in nonsense {
+            assert!(Record::decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_found_without_understanding_the_rest() {
+        let mut bytes = encoded(&Record::Segment(Cow::Owned(start())));
+        bytes[13] = 77;
+        assert_eq!(version_of(&bytes[..17]), Some(77));
+        assert!(Record::decode(&bytes).is_err());
+        bytes[5] = b'X';
+        assert_eq!(version_of(&bytes), None);
+        assert_eq!(version_of(&[]), None);
+    }
+
+    #[test]
+    fn a_batch_takes_effect_in_the_order_of_its_fields() {
+        let entry = |index| Entry { id: id(2, index), payload: Payload::Noop };
+        let batch = Persist {
+            batch: crate::consensus::BatchNo(1),
+            hard_state: Some(HardState { term: Term(2), vote: None }),
+            truncate_from: Some(Index(4)),
+            append: vec![entry(4), entry(5)],
+            commit_index: Index(5),
+        };
+        let kinds: Vec<u8> = records_of(&batch).map(|record| encoded(&record)[0]).collect();
+        assert_eq!(kinds, [HARD_STATE, TRUNCATE, NOOP, NOOP, COMMIT]);
+        assert_eq!(records_of(&Persist::default()).count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_never_panic_and_what_decodes_encodes_to_the_same(kind in 0..10_u8, rest in prop::collection::vec(any::<u8>(), 0..120)) {
+            let bytes = [vec![kind], rest].concat();
+            if let Ok((record, length)) = Record::decode(&bytes) {
+                let again = encoded(&record);
+                prop_assert_eq!(Record::decode(&again), Ok((record, again.len())));
+                prop_assert!(length <= bytes.len());
+            }
+        }
     }
 }

@@ -29,6 +29,8 @@ use super::segment::{Segment, file_name, id_of};
 
 /// Blocks that are read at once.
 const WINDOW_BLOCKS: u32 = 512;
+/// No log ever has more frames.
+const LAST_SEQ: u64 = 1 << 62;
 
 /// What lies in the directory.
 #[derive(Default)]
@@ -171,6 +173,9 @@ impl Head {
             }
             None => return Err(damaged(0, "the file does not start as a log segment").into()),
         }
+        if header.seq == 0 || header.seq > LAST_SEQ {
+            return Err(damaged(0, "an impossible frame number").into());
+        }
         let mut payload = Vec::new();
         if let Err(block) = scanner.frame(0, &header, &mut payload)? {
             return Err(damaged(block::offset_of(block), "the segment's start is damaged").into());
@@ -221,6 +226,10 @@ impl<'a> Walk<'a> {
 
     /// All frames below `end` must be whole; what follows was given up when the next segment started.
     fn older(&mut self, end: u64) -> Result<(), OpenError> {
+        if end <= self.head.seq {
+            let what = "the next segment says that it is older than this one".to_owned();
+            return Err(self.damage(0, what).into());
+        }
         let mut payload = Vec::new();
         while self.seq < end {
             if let Err(block) = self.next(&mut payload)? {

@@ -43,11 +43,10 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Of a log that exists, or of a new one.
-    pub(super) fn new(log: Option<u64>, seed: u64) -> Self {
+    /// Of a new log.
+    pub(super) fn new(seed: u64) -> Self {
         let mut identity = Self { log: 0, seed };
-        let random = || u64::from(identity.salt()) << 32 | u64::from(identity.salt());
-        identity.log = log.unwrap_or_else(random);
+        identity.log = u64::from(identity.salt()) << 32 | u64::from(identity.salt());
         identity
     }
 
@@ -73,7 +72,8 @@ pub(super) fn file_name(id: u32) -> String {
 /// The segment that a file name stands for.
 pub(super) fn id_of(name: &str) -> Option<u32> {
     let id = u32::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?;
-    (file_name(id) == name).then_some(id)
+    // The last number is never used, so that there always is a next one.
+    (file_name(id) == name && id < u32::MAX).then_some(id)
 }
 
 impl Segment {
@@ -92,16 +92,10 @@ impl Segment {
         start.file_bytes = prepared.bytes;
         frame.begin(own_bytes);
         Record::Segment(Cow::Borrowed(&start)).encode(|part| frame.put(part));
-        let Prepared { file, path, bytes } = prepared;
-        let mut segment = Self {
-            id,
-            path,
-            file,
-            salt: identity.salt(),
-            end: 0,
-            file_bytes: bytes,
-            recyclable: true,
-        };
+        let recyclable = preparer.is_standard(&prepared);
+        let Prepared { file, path, bytes: file_bytes } = prepared;
+        let salt = identity.salt();
+        let mut segment = Self { id, path, file, salt, end: 0, file_bytes, recyclable };
         segment.write(frame, seq)?;
         Ok(segment)
     }
@@ -164,12 +158,13 @@ impl Segment {
     /// Cuts the file at `end`: the next segment has taken over. Not synced: a file that is still long says the same.
     pub(super) fn seal(&mut self, end: u32) -> Result<(), DiskError> {
         self.end = end;
-        self.file.resize(block::offset_of(end)).during("cut", &self.path)
+        self.file_bytes = block::offset_of(end);
+        self.file.resize(self.file_bytes).during("cut", &self.path)
     }
 
     /// Whether the file is worth using again.
-    pub(super) fn is_recyclable(&self, segment_bytes: u64) -> bool {
-        self.recyclable && self.file_bytes == segment_bytes
+    pub(super) fn is_recyclable(&self) -> bool {
+        self.recyclable
     }
 
     /// Reads payload bytes `at .. at + bytes` of the frame that starts at `place.block`, checking every block.

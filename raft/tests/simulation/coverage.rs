@@ -30,7 +30,7 @@ impl Coverage {
     /// A thin run is a failure of the harness.
     pub fn demand_per_hundred_seeds(&self, hundreds: u64) {
         let table = [
-            ("leaders", self.leaders, 500),
+            ("leaders", self.leaders, 300),
             ("committed entries", self.committed, 5_000),
             ("answered reads", self.reads, 500),
             ("changes of the configuration", self.changes, 100),

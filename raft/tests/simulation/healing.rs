@@ -18,6 +18,7 @@ impl World {
         self.network.heal();
         self.network.weather = Weather::CALM;
         self.stalled.clear();
+        self.stopped.clear();
         self.climate = Climate::calm();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             let node = self.nodes.get_mut(&id).expect("a known node");

@@ -18,6 +18,7 @@ pub struct Climate {
     pub change: f64,
     pub snapshot: f64,
     pub stall: f64,
+    pub stop_clock: f64,
     pub mischief: f64,
     pub sync: f64,
     pub tick: f64,
@@ -35,6 +36,7 @@ impl Climate {
             change: rare(rng, 0.06),
             snapshot: rare(rng, 0.06),
             stall: rare(rng, 0.01),
+            stop_clock: rare(rng, 0.03),
             mischief: rare(rng, 0.02),
             sync: rng.random_range(0.3..1.0),
             tick: rng.random_range(0.7..1.0),
@@ -51,6 +53,7 @@ impl Climate {
             change: 0.0,
             snapshot: 0.0,
             stall: 0.0,
+            stop_clock: 0.0,
             mischief: 0.0,
             sync: 1.0,
             tick: 1.0,
@@ -79,6 +82,10 @@ impl World {
         if self.rng.random_bool(climate.stall) {
             let id = self.any_node();
             self.stalled.insert(id, self.now + self.rng.random_range(5..40));
+        }
+        if self.rng.random_bool(climate.stop_clock) {
+            let id = self.likely_leader();
+            self.stopped.insert(id, self.now + self.rng.random_range(5..60));
         }
         if self.rng.random_bool(climate.mischief) {
             self.mischief();

@@ -44,6 +44,8 @@ pub struct World {
     pub appointments: u64,
     /// Disks that hang until this tick.
     pub stalled: BTreeMap<NodeId, u64>,
+    /// Clocks that stand still until this tick, while everything else goes on.
+    pub stopped: BTreeMap<NodeId, u64>,
     pub coverage: Coverage,
 }
 
@@ -53,7 +55,7 @@ impl World {
         let weather = Weather {
             loss: pick([0.0, 0.02, 0.1, 0.25], &mut rng),
             duplication: pick([0.0, 0.05, 0.2], &mut rng),
-            delay_ticks: pick([0, 1, 3, 8], &mut rng),
+            delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
         };
         let climate = Climate::random(&mut rng);
         let nodes = (1..=NODES)
@@ -70,6 +72,7 @@ impl World {
             agenda: BTreeMap::new(),
             appointments: 0,
             stalled: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             coverage: Coverage::default(),
         }
     }
@@ -100,7 +103,7 @@ impl World {
     pub fn tick(&mut self) {
         self.now += 1;
         for id in self.up() {
-            if self.rng.random_bool(self.climate.tick) {
+            if !self.stopped.contains_key(&id) && self.rng.random_bool(self.climate.tick) {
                 self.step(id, Input::Tick);
             }
         }
@@ -115,6 +118,7 @@ impl World {
         }
         let now = self.now;
         self.stalled.retain(|_, until| *until > now);
+        self.stopped.retain(|_, until| *until > now);
     }
 
     pub fn step(&mut self, id: NodeId, input: Input) {

@@ -20,6 +20,8 @@ struct Image {
     batch: BatchNo,
     hard_state: HardState,
     entries: BTreeMap<Index, Entry>,
+    /// Nothing up to here is kept, whenever it was written.
+    compacted_to: Index,
     commit_hint: Index,
 }
 
@@ -32,6 +34,12 @@ impl Image {
         }
         self.entries.extend(persist.append.into_iter().map(|entry| (entry.id.index, entry)));
         self.commit_hint = persist.commit_index;
+        self.compact(self.compacted_to);
+    }
+
+    fn compact(&mut self, to: Index) {
+        self.compacted_to = to;
+        self.entries = self.entries.split_off(&to.next());
     }
 }
 
@@ -94,7 +102,7 @@ impl Disk {
     }
 
     pub fn compact(&mut self, to: Index) {
-        self.durable.entries = self.durable.entries.split_off(&to.next());
+        self.durable.compact(to);
     }
 
     /// Reads the log as a running process sees it: written is enough, synced is not asked.

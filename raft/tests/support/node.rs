@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use raft::consensus::{BatchNo, Config, Envelope, Index, Input, LogId, Output, Raft, SnapshotMeta};
+use raft::consensus::{
+    BatchNo, Config, Entry, Envelope, HardState, Index, Input, LogId, Output, Persist, Raft,
+    SnapshotMeta,
+};
 
 use super::disk::Disk;
 
@@ -27,6 +30,26 @@ impl Node {
             held: VecDeque::new(),
             incarnation: 0,
         };
+        node.start();
+        node
+    }
+
+    /// A node that starts with this on its disk.
+    pub fn restored(
+        config: Config,
+        hard_state: HardState,
+        entries: Vec<Entry>,
+        commit_index: Index,
+    ) -> Self {
+        let mut disk = Disk::default();
+        disk.write(Persist {
+            hard_state: Some(hard_state),
+            append: entries,
+            commit_index,
+            ..Persist::default()
+        });
+        disk.crash(1);
+        let mut node = Self { config, raft: None, disk, held: VecDeque::new(), incarnation: 0 };
         node.start();
         node
     }

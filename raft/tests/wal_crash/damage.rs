@@ -7,6 +7,7 @@ use raft::consensus::{Entry, HardState, Index, LogId, NodeId, Payload, Persist, 
 use raft::wal::{Damage, OpenError, ReadError, Wal};
 
 use crate::model::{DIR, History, Model, Step, carry_out, open};
+use crate::refusals::reseal;
 use crate::simulated_disk::{SECTOR_BYTES, SimulatedDisk};
 
 /// A log of a few frames in two segments, closed; the last frame takes several blocks.
@@ -103,6 +104,28 @@ fn every_flipped_bit_of_an_open_log_is_noticed_when_it_is_read() {
         }
     }
     assert_eq!(read(&mut wal).unwrap(), model.entries);
+}
+
+#[test]
+fn a_whole_block_of_another_place_or_time_is_noticed_when_it_is_read() {
+    let (disk, model) = small_log();
+    let (mut wal, _) = open(&disk, 9).unwrap();
+    let files = segments(&disk);
+    let (path, bytes) = &files[0];
+    let block =
+        |bytes: &[u8], at: usize| bytes[at * SECTOR_BYTES..(at + 1) * SECTOR_BYTES].to_vec();
+    // The second block of the first frame, as the same place of another segment says it.
+    for foreign in [block(&files[1].1, 2), block(bytes, 3), block(bytes, 5), vec![0; SECTOR_BYTES]]
+    {
+        let mut misdirected = bytes.clone();
+        misdirected[2 * SECTOR_BYTES..3 * SECTOR_BYTES].copy_from_slice(&foreign);
+        disk.overwrite(path, misdirected);
+        let error = wal.read(Index(1), Index(2), usize::MAX).unwrap_err();
+        let ReadError::Damaged(damage) = error else { panic!("{error}") };
+        assert_eq!((&damage.file, damage.offset), (path, 2 * SECTOR_BYTES as u64));
+    }
+    disk.overwrite(path, bytes.clone());
+    model.check_entries(&mut wal);
 }
 
 #[test]
@@ -411,4 +434,34 @@ fn random_bytes_never_panic() {
     }
     disk.overwrite(&Path::new(DIR).join("00000077.wal"), vec![0; 100_000]);
     assert!(open(&disk, 1).is_err());
+}
+
+/// Nothing that a checksum lets through may panic either: a later version may have a bug.
+#[test]
+fn nonsense_under_good_checksums_never_panics() {
+    let steps = History::new(3).steps(12);
+    let disk = SimulatedDisk::new();
+    let (mut wal, _) = open(&disk, 0).unwrap();
+    for (step, _) in &steps {
+        carry_out(&mut wal, step).unwrap();
+    }
+    drop(wal);
+    let mut refused = 0;
+    for (path, bytes) in segments(&disk) {
+        for byte in (0..bytes.len()).filter(|byte| byte % SECTOR_BYTES >= 4) {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bytes = bytes.clone();
+                let start = byte / SECTOR_BYTES * SECTOR_BYTES;
+                if bytes[byte] == value || bytes[start..start + 4] == [0; 4] {
+                    continue;
+                }
+                bytes[byte] = value;
+                reseal(&mut bytes[start..start + SECTOR_BYTES], start as u64);
+                let disk = disk.copy();
+                disk.overwrite(&path, bytes);
+                refused += usize::from(open(&disk, 5).is_err());
+            }
+        }
+    }
+    assert!(refused > 0);
 }

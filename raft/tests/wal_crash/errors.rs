@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use raft::consensus::{Entry, Index, LogId, Payload, Persist, Term};
-use raft::wal::{OpenError, Wal, WriteError};
+use raft::wal::{OpenError, ReadError, Wal, WriteError};
 
 use crate::model::{History, Model, Step, carry_out, open};
 use crate::simulated_disk::{Fault, SimulatedDisk};
@@ -178,4 +178,25 @@ fn records_that_cannot_follow_are_refused_before_they_are_written() {
         let (_, restored) = open(&disk, 1).unwrap();
         assert_eq!(restored.last, LogId::new(Term(2), Index(3)), "{name}");
     }
+}
+
+#[test]
+fn a_read_error_is_reported_and_the_log_goes_on() {
+    let disk = SimulatedDisk::new();
+    let (mut wal, _) = open(&disk, 0).unwrap();
+    let entry = |index| Entry { id: LogId::new(Term(1), Index(index)), payload: Payload::Noop };
+    let batch = |index| Persist { append: vec![entry(index)], ..Persist::default() };
+    wal.append(&[batch(1)]).unwrap();
+    disk.refuse_reads(true);
+    let error = wal.read(Index(1), Index(1), 1).unwrap_err();
+    assert!(matches!(error, ReadError::Disk(_)), "{error}");
+    assert!(error.to_string().contains("/wal/00000001.wal"), "{error}");
+    wal.append(&[batch(2)]).unwrap();
+    let restarted = disk.copy();
+    restarted.refuse_reads(true);
+    let before = restarted.files("");
+    assert!(matches!(open(&restarted, 1), Err(OpenError::Disk(_))));
+    assert_eq!(restarted.files(""), before, "an unreadable log is untouched");
+    disk.refuse_reads(false);
+    assert_eq!(wal.read(Index(1), Index(2), 1000).unwrap(), [entry(1), entry(2)]);
 }

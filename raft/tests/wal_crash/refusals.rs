@@ -22,7 +22,7 @@ fn log_of(disk: &Arc<SimulatedDisk>, entries: u64, seed: u64) {
 }
 
 /// As the format table says: CRC32C of the offset, then of all but the checksum itself.
-fn reseal(block: &mut [u8], offset: u64) {
+pub(crate) fn reseal(block: &mut [u8], offset: u64) {
     let sum = crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), &block[4..SECTOR_BYTES]);
     block[..4].copy_from_slice(&sum.to_le_bytes());
 }
@@ -138,4 +138,64 @@ fn reading_outside_the_log_says_where_it_starts_and_ends() {
     assert_eq!(wal.read(Index(3), Index(5), 1).unwrap(), [entry(3)], "at least one entry");
     assert_eq!(wal.read(Index(3), Index(5), 2 * 532).unwrap(), [entry(3), entry(4)]);
     assert_eq!(wal.read(Index(3), Index(5), 3 * 532 - 1).unwrap(), [entry(3), entry(4)]);
+}
+
+#[test]
+fn restarts_leave_no_files_behind() {
+    let disk = SimulatedDisk::new();
+    log_of(&disk, 20, 0);
+    drop(open(&disk, 1).unwrap());
+    let count = disk.files("").len();
+    for seed in 2..30 {
+        let (_, restored) = open(&disk, seed).unwrap();
+        assert_eq!(restored.last.index, Index(20));
+        assert_eq!(disk.files("").len(), count);
+    }
+}
+
+#[test]
+fn segments_whose_removal_was_lost_are_removed_by_the_next_open() {
+    let disk = SimulatedDisk::new();
+    log_of(&disk, 60, 0);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    let dropped = disk.files(".wal");
+    let meta = raft::consensus::SnapshotMeta {
+        last: LogId::new(Term(1), Index(50)),
+        membership: raft::consensus::Membership::default(),
+        membership_index: Index(0),
+    };
+    wal.compact(&meta).unwrap();
+    drop(wal);
+    let kept = disk.files(".wal");
+    assert!(kept.len() + 3 < dropped.len());
+    for (path, bytes) in &dropped[1..3] {
+        disk.overwrite(path, bytes.clone());
+    }
+    let (_, restored) = open(&disk, 2).unwrap();
+    assert_eq!((restored.snapshot, restored.last.index), (Some(meta), Index(60)));
+    let names = |files: Vec<(PathBuf, Vec<u8>)>| {
+        files.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+    };
+    assert!(
+        names(disk.files(".wal"))
+            .iter()
+            .all(|path| !dropped[1..3].iter().any(|(old, _)| old == path))
+    );
+}
+
+#[test]
+fn an_append_of_nothing_new_writes_nothing() {
+    let disk = SimulatedDisk::new();
+    log_of(&disk, 2, 0);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    let empty = |number, commit| Persist {
+        batch: raft::consensus::BatchNo(number),
+        commit_index: Index(commit),
+        ..Persist::default()
+    };
+    wal.append(&[empty(1, 2)]).unwrap();
+    let operations = disk.operations();
+    let durable = wal.append(&[empty(2, 2), empty(3, 1)]).unwrap();
+    assert_eq!((durable.batch.0, durable.last.index), (3, Index(2)));
+    assert_eq!(disk.operations(), operations);
 }

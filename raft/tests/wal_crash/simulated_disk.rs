@@ -37,6 +37,7 @@ struct State {
     files: BTreeMap<u64, Contents>,
     locks: BTreeSet<PathBuf>,
     capacity_bytes: Option<usize>,
+    refuses_reads: bool,
     operations: usize,
     fault: Option<(usize, Fault)>,
     /// Names of the operations so far.
@@ -130,6 +131,11 @@ impl SimulatedDisk {
     /// Limits the sum of all lengths.
     pub(crate) fn set_capacity(&self, bytes: Option<usize>) {
         self.state().capacity_bytes = bytes;
+    }
+
+    /// Whether reads fail.
+    pub(crate) fn refuse_reads(&self, refuses: bool) {
+        self.state().refuses_reads = refuses;
     }
 
     /// Files whose names end like this, with what a process sees in them, by name.
@@ -416,6 +422,9 @@ impl DiskFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let offset = usize::try_from(offset).unwrap();
         let mut state = self.state();
+        if state.refuses_reads {
+            return Err(Fault::Error.error());
+        }
         let found = state.contents(self.id).seen.get(offset..offset + buffer.len());
         buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())

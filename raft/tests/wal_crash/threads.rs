@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use raft::consensus::{
     BatchNo, Entry, Index, LogId, Membership, Payload, Persist, SnapshotMeta, Term,
 };
 use raft::wal::{Disk, DiskFile, Options, RealDisk, Wal, WalEvent, WriteError, Writer};
 
-use crate::model::{History, Model, Step, carry_out, open};
+use crate::model::{DIR, History, Model, Step, carry_out, open, options};
 use crate::simulated_disk::{Fault, SimulatedDisk};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -287,4 +287,69 @@ fn appends_larger_than_a_segment_and_than_a_frame_are_kept() {
     drop(wal);
     let (mut wal, _) = open(&disk.power_cut(|| false), 1).unwrap();
     model.check_entries(&mut wal);
+}
+
+/// Waits until the disk has seen an operation that starts like this.
+fn await_operation(disk: &SimulatedDisk, name: &str) {
+    let start = Instant::now();
+    while !disk.trace().iter().any(|operation| operation.starts_with(name)) {
+        assert!(start.elapsed() < DEADLINE, "no {name}: {:#?}", disk.trace());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn failing_to_prepare_a_segment_shows_only_when_it_is_needed() {
+    for space_comes_back in [false, true] {
+        let disk = SimulatedDisk::new();
+        disk.set_capacity(Some(8192 + 4096));
+        let options = Options { segment_bytes: 8192, background: true, ..options() };
+        let (mut wal, _) =
+            Wal::open(Arc::<SimulatedDisk>::clone(&disk), Path::new(DIR), options).unwrap();
+        await_operation(&disk, "remove /wal/next-2.tmp");
+        wal.append(&[batch(1)]).unwrap();
+        if space_comes_back {
+            disk.set_capacity(None);
+        }
+        let failure = (2..40).find_map(|number| wal.append(&[batch(number)]).err());
+        match failure {
+            None => assert!(space_comes_back),
+            Some(WriteError::NoSpace(_)) => assert!(!space_comes_back),
+            Some(other) => panic!("{other}"),
+        }
+        let (_, restored) = open(&disk.power_cut(|| false), 1).unwrap();
+        let expected = if space_comes_back { 39 } else { 12 };
+        assert!(restored.last.index >= Index(expected), "{}", restored.last);
+    }
+}
+
+#[test]
+fn a_dropped_segments_file_is_used_again() {
+    let disk = SimulatedDisk::new();
+    let (mut wal, _) = open(&disk, 0).unwrap();
+    let mut number = 0;
+    let mut fill = |wal: &mut Wal, segments: usize| {
+        while wal.segments() < segments {
+            number += 1;
+            wal.append(&[batch(number)]).unwrap();
+        }
+        number
+    };
+    let last = fill(&mut wal, 4);
+    let membership = Membership::default();
+    let meta = SnapshotMeta {
+        last: LogId::new(Term(1), Index(last)),
+        membership,
+        membership_index: Index(0),
+    };
+    wal.compact(&meta).unwrap();
+    assert_eq!((wal.segments(), disk.files(".tmp").len()), (1, 2), "two are kept for later");
+    let creates = |disk: &SimulatedDisk| {
+        disk.trace().iter().filter(|name| name.starts_with("create")).count()
+    };
+    let before = creates(&disk);
+    fill(&mut wal, 3);
+    assert_eq!((creates(&disk), disk.files(".tmp").len()), (before, 0));
+    fill(&mut wal, 4);
+    assert_eq!(creates(&disk), before + 1);
 }
