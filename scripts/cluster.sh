@@ -259,7 +259,7 @@ say_how() { # NODES
     cluster="DATA_DIR=$data $cluster"
   fi
   cat <<END
-$1 nodes serve; $(expected_voters "$1") of them vote. To try$where:
+The cluster is up: $1 nodes, $(expected_voters "$1") of them vote. To try$where:
 
   $client PUT pizzatoppings peporoni peppr cheddar anchoves onn it
   $client GET pizzatoppings

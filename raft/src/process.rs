@@ -34,6 +34,8 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 const MAX_UNCOMMITTED_BYTES: usize = 64 * 1024 * 1024;
 /// Longest random delay before the early pre-vote after a leader's death, in ticks.
 const LINK_LOST_TICKS_MAX: u32 = 3;
+/// Payloads that are read at start, in bytes: enough for followers that are a little behind. The rest is read when asked for.
+const TAIL_BYTES: usize = 4 * 1024 * 1024;
 /// Calls that wait for the link to the state machine.
 const QUEUE_CALLS: usize = 64;
 
@@ -195,7 +197,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
 fn open_log(config: &Config, data_dir: &DataDir) -> Result<(Wal, Restored), OpenError> {
     let options = Options {
         segment_bytes: config.segment_bytes,
-        tail_cache_bytes: config.log_cache_bytes,
+        tail_cache_bytes: TAIL_BYTES.min(config.log_cache_bytes),
         sync: config.fsync,
         seed: rand::random(),
         ..Options::default()

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::member::{MemberId, Standing, State};
+use super::member::{MemberId, State};
 use super::message::{Envelope, Message, Update, decode_body};
 use super::probe::Relay;
 use super::table::Entry;
@@ -35,30 +35,26 @@ impl Swim {
         updates: Vec<Update>,
     ) {
         let Envelope { from, to, message } = envelope;
-        // Our own words come back when a seed is ourselves; and whoever lived at our address before is not us.
-        if from == self.id || to.is_some_and(|id| id != self.id) {
+        // Our own words come back when a seed is ourselves.
+        if from == self.id {
+            return;
+        }
+        // Whoever lived at our address before is not us; but whoever asks for it may want to know us.
+        if to.is_some_and(|id| id != self.id) {
+            self.introduce(now_ms, from, address);
             return;
         }
         let before = self.table.get(from).map(Entry::standing);
-        let outdated = updates.iter().any(|update| self.is_outdated_accusation(update));
         for update in updates {
             self.learn(now_ms, update);
         }
         let after = self.table.get(from).map(Entry::standing);
         self.on_message(now_ms, from, address, message, before != after);
-        if outdated {
-            self.set_straight(from, address);
-        }
         let came_back = before.is_some_and(|standing| standing.state == State::Dead)
             && after.is_some_and(|standing| standing.state == State::Alive);
         if came_back {
             self.meet_again(now_ms, from, address);
         }
-    }
-
-    fn is_outdated_accusation(&self, update: &Update) -> bool {
-        let Standing { state, incarnation } = update.standing;
-        update.id == self.id && state != State::Alive && incarnation < self.own.incarnation
     }
 
     fn on_message(
@@ -86,9 +82,13 @@ impl Swim {
 
     fn on_ping(&mut self, now_ms: u64, from: MemberId, address: SocketAddr, seq: u64) {
         self.send(from, address, Message::Ack { seq });
-        // Someone knows us whom we do not know: we have restarted without memory. Make its acquaintance.
-        if self.table.get(from).is_none() && self.timers.may_introduce(now_ms) {
-            self.send_join(address, Some(from));
+        self.introduce(now_ms, from, address);
+    }
+
+    /// Someone knows us, or our address, whom we do not know: we have restarted without memory. Makes its acquaintance.
+    fn introduce(&mut self, now_ms: u64, stranger: MemberId, address: SocketAddr) {
+        if self.table.get(stranger).is_none() && self.timers.may_introduce(now_ms) {
+            self.send_join(address, Some(stranger));
         }
     }
 

@@ -70,13 +70,6 @@ impl Swim {
         }
     }
 
-    /// Tells someone who spread an old accusation against us that it is outdated.
-    pub(super) fn set_straight(&mut self, to: MemberId, address: SocketAddr) {
-        let mut body = self.begin(Some(to), Message::Gossip);
-        body.push(&self.own_update());
-        self.transmit(address, body);
-    }
-
     /// Starts a body. A receiver that is not held alive is told so first (Lifeguard's buddy system); one that does not
     /// take part in our view hears of us too: each side of a healed partition holds the other for dead.
     fn begin(&self, to: Option<MemberId>, message: Message) -> BodyWriter {

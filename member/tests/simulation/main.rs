@@ -128,13 +128,53 @@ fn healed_partitions_merge_within_a_minute() {
 }
 
 #[test]
-fn an_introducer_without_memory_is_found_again_by_its_group() {
+fn whoever_restarts_without_memory_or_seeds_is_let_in_by_those_who_probe_its_address() {
+    for seed in 0..5 {
+        for empty_disk in [false, true] {
+            let mut world = World::converged(seed, 5);
+            world.nodes.iter_mut().for_each(|node| node.seeds.clear());
+            world.kill(0);
+            if empty_disk {
+                world.wipe(0);
+            }
+            world.start(0);
+            world.expect_within(5_000, World::all_alive);
+        }
+    }
+}
+
+#[test]
+fn news_that_was_missed_arrives_by_anti_entropy() {
     for seed in 0..5 {
         let mut world = World::converged(seed, 5);
-        world.wipe(0);
-        world.nodes[0].seeds.clear();
-        world.start(0);
-        world.expect_within(60_000, World::all_alive);
+        world.run(5_000);
+        world.groups[4] = 1;
+        let tags = Tags { role: "voter".to_owned(), ..Tags::default() };
+        world.set_tags(1, tags.clone());
+        // Longer than the news is passed on, shorter than a suspicion.
+        world.run(1_500);
+        world.groups[4] = 0;
+        let id = world.nodes[1].id;
+        world.expect_within(60_000, |world| {
+            let view = world.nodes[4].swim.as_ref().unwrap().view();
+            view.into_iter().any(|(of, _, profile)| of == id && profile.tags == tags)
+        });
+    }
+}
+
+#[test]
+fn an_accusation_gets_its_second_opinions_before_the_shortest_suspicion_ends() {
+    for seed in 0..50 {
+        let mut world = World::converged(seed, 4);
+        world.kill(1);
+        let first = |world: &World, state| {
+            let found = world.beliefs.iter().find(|belief| belief.state == state);
+            found.map(|belief| belief.at_ms)
+        };
+        world.expect_within(20_000, |world| first(world, State::Dead).is_some());
+        let (suspect_ms, dead_ms) = (first(&world, State::Suspect), first(&world, State::Dead));
+        let lasted_ms = dead_ms.unwrap() - suspect_ms.unwrap();
+        assert!(lasted_ms <= world.settings.suspicion_min_ms(4) + 10, "seed {seed}: {lasted_ms}");
     }
 }
 
@@ -260,7 +300,7 @@ fn two_processes_on_copies_of_one_directory_do_not_flood_the_others() {
     world.start(copy);
     world.run(60_000);
     assert!(world.conflicts > 0);
-    assert!(world.conflicts < 200, "{} claims in a minute", world.conflicts);
+    assert!(world.conflicts <= 2 * 61, "{} claims in a minute", world.conflicts);
     let sent = world.nodes[0].swim.as_ref().unwrap().counters().sent_bytes;
     assert!(sent / 60 < 20_000, "{} bytes/s", sent / 60);
 }

@@ -56,6 +56,33 @@ fn whoever_sleeps_buries_nobody_and_is_alive_again_when_it_wakes() {
 }
 
 #[test]
+fn a_suspicion_does_not_run_out_while_we_sleep() {
+    for seed in 0..20 {
+        let mut world = World::converged(seed, 5);
+        let suspect = world.nodes[3].id;
+        world.groups[3] = 1;
+        world.expect_within(20_000, |world| world.belief(2, suspect) == Some(State::Suspect));
+        world.groups[3] = 0;
+        world.pause(2, 20_000);
+        world.run(60_000);
+        let buried = world.beliefs.iter().find(|belief| {
+            belief.observer == 2 && belief.subject == suspect && belief.state == State::Dead
+        });
+        assert_eq!(buried, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn helpers_keep_a_broken_link_from_looking_like_a_death() {
+    for seed in 0..5 {
+        let mut world = World::converged(seed, 5);
+        world.cuts.insert((1, 2));
+        world.run(600_000);
+        assert_eq!(world.beliefs, [], "seed {seed}");
+    }
+}
+
+#[test]
 fn old_datagrams_never_resurrect_a_dead_member() {
     for seed in 0..5 {
         let mut world = World::new(seed, 5);

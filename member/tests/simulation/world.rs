@@ -1,7 +1,7 @@
 //! Members in one seeded virtual network: time, loss, delay, partitions, pauses and restarts are made here, and the
 //! protocol is the one that the daemon runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) delay_ms: u64,
     /// Nodes of different groups do not reach each other.
     pub(crate) groups: Vec<u8>,
+    /// Pairs, the smaller first, that do not reach each other.
+    pub(crate) cuts: BTreeSet<(usize, usize)>,
     pub(crate) beliefs: Vec<Belief>,
     pub(crate) conflicts: usize,
     /// Every datagram sent so far, if wanted.
@@ -76,6 +78,7 @@ impl World {
             loss: 0.0,
             delay_ms: 3,
             groups: Vec::new(),
+            cuts: BTreeSet::new(),
             beliefs: Vec::new(),
             conflicts: 0,
             recording: None,
@@ -307,7 +310,9 @@ impl World {
         let delay_ms = self.rng.random_range(1..=self.delay_ms);
         let living = |node: &Node| node.address == to && node.swim.is_some();
         let Some(receiver) = self.nodes.iter().position(living) else { return };
-        if !lost && self.groups[sender] == self.groups[receiver] {
+        let pair = (sender.min(receiver), sender.max(receiver));
+        let reached = self.groups[sender] == self.groups[receiver] && !self.cuts.contains(&pair);
+        if !lost && reached {
             let from = self.nodes[sender].address;
             self.push(self.now_ms + delay_ms, Happening::Arrive { node: receiver, from, bytes });
         }

@@ -65,10 +65,10 @@ impl Replica<Follower> {
     pub(super) fn on_tick(mut self) -> Raft {
         self.role.elapsed_ticks += 1;
         if self.role.elapsed_ticks < self.role.timeout_ticks {
-            self.into()
-        } else {
-            self.campaign("heard no leader")
+            return self.into();
         }
+        let link_lost = self.role.link_lost;
+        self.campaign(if link_lost { "the leader's link was lost" } else { "heard no leader" })
     }
 
     /// The leader's process is most likely gone: it is no longer protected, and an early pre-vote finds out. Nothing

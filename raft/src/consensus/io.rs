@@ -132,7 +132,9 @@ pub struct Persist {
     pub commit_index: Index,
 }
 
-/// Entries wanted from the log because their payloads left the cache: `from ..= to`.
+/// Entries wanted from the log because their payloads left the cache: `from ..= to`, all of them durable. The answer may
+/// end earlier, wherever a bound on bytes says so; an answer without entries means that the log could not be read, and
+/// they are asked for again after an election timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// First wanted.

@@ -319,7 +319,7 @@ impl Raft {
 
     /// A leader needs no snapshot: its log holds everything that is committed (paper §5.4.3).
     fn snapshot_received(mut self, meta: SnapshotMeta) -> Self {
-        if let Err(reason) = admission::check_snapshot(&meta, Term(u64::MAX)) {
+        if let Err(reason) = admission::check_snapshot(&meta, self.common().term()) {
             let id = self.common().id();
             self.common_mut().drop_message(id, reason);
             return self;

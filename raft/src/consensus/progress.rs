@@ -101,10 +101,11 @@ impl Progress {
         Self { mode: Mode::Probe { waiting: false }, ..Self::optimistic(last) }
     }
 
-    /// Looks for the agreement again, from what is known to agree.
-    pub(super) fn probe(&mut self, waiting: bool) {
-        self.next_index = self.match_index.next();
-        self.mode = Mode::Probe { waiting };
+    /// Looks for the agreement again with the next heartbeat: after what is known to agree, or after `base` where the log
+    /// begins later than that.
+    pub(super) fn probe(&mut self, base: Index) {
+        self.next_index = self.match_index.max(base).next();
+        self.mode = Mode::Probe { waiting: true };
     }
 
     /// A tick passed. `election_ticks` is the longest round of a peer that keeps up.
@@ -350,8 +351,10 @@ mod tests {
         assert!(progress.accepted(Index(5), Index(9), 10));
         assert!(!progress.accepted(Index(3), Index(9), 10));
         assert_eq!((progress.match_index, progress.next_index), (Index(5), Index(10)));
-        progress.probe(true);
+        progress.probe(Index(2));
         assert_eq!((progress.match_index, progress.next_index), (Index(5), Index(6)));
+        progress.probe(Index(8));
+        assert_eq!((progress.match_index, progress.next_index), (Index(5), Index(9)));
     }
 
     #[test]

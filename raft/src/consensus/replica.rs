@@ -43,11 +43,11 @@ impl<R: Role> Replica<R> {
         reason: &'static str,
     ) -> Replica<N> {
         self.role.abandon(leader, &mut self.common.output);
-        self.common.set_leader(leader);
         if N::NAME != R::NAME {
             let event = Event::RoleChanged { role: N::NAME, term: self.common.term(), reason };
             self.common.output.events.push(event);
         }
+        self.common.set_leader(leader);
         Replica { common: self.common, role }
     }
 }
@@ -241,15 +241,19 @@ impl Common {
     /// # Panics
     /// When a committed entry would be dropped: our own state is wrong, and going on would lose data.
     pub(super) fn truncate(&mut self, from: Index) {
+        self.drop_suffix(from);
+        if self.memberships.truncate(from) {
+            self.report_membership();
+        }
+    }
+
+    fn drop_suffix(&mut self, from: Index) {
         assert!(from > self.commit_index, "a committed entry is never truncated");
         self.log.truncate(from);
         self.durability.truncate(from);
         let persist = self.persist();
         assert!(persist.append.is_empty(), "a batch truncates before it appends");
         persist.truncate_from = Some(from);
-        if self.memberships.truncate(from) {
-            self.report_membership();
-        }
     }
 
     /// Commits everything up to `index`; an index that is already committed is no news.
@@ -272,19 +276,23 @@ impl Common {
         if meta.last.index <= self.commit_index {
             return;
         }
+        let in_force = self.memberships.index();
         let suffix_kept = self.log.contains(meta.last);
         if suffix_kept {
             self.log.compact(meta.last);
         } else {
             if self.log.last().index > self.commit_index {
-                self.truncate(self.commit_index.next());
+                self.drop_suffix(self.commit_index.next());
             }
             self.log = Log::new(meta.last);
+            self.memberships.truncate(self.commit_index.next());
         }
         self.durability.install(meta.last.index, suffix_kept);
         self.memberships.install(meta.last.index, meta.membership_index, meta.membership.clone());
         self.commit_to(meta.last.index);
-        self.report_membership();
+        if self.memberships.index() != in_force {
+            self.report_membership();
+        }
         self.output.compact_to = Some(meta.last.index);
         self.output.install = Some(meta.clone());
         self.snapshot = Some(meta);

@@ -108,7 +108,7 @@ impl Replica<Leader> {
         progress.heard(0);
         let Some(index) = installed else {
             if matches!(progress.mode, Mode::Snapshot { .. }) {
-                progress.probe(true);
+                progress.probe(self.common.log.base().index);
             }
             return self.into();
         };
@@ -119,7 +119,7 @@ impl Replica<Leader> {
     /// What was under way to this peer is lost. It is probed with the next heartbeat.
     pub(super) fn on_peer_unreachable(mut self, peer: NodeId) -> Raft {
         if let Some(progress) = self.role.progress.get_mut(&peer) {
-            progress.probe(true);
+            progress.probe(self.common.log.base().index);
         }
         self.into()
     }

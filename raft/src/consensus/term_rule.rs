@@ -7,7 +7,7 @@ use super::message::{
     AppendOutcome, AppendResponse, Envelope, Message, SnapshotResponse, VoteResponse,
 };
 use super::replica::{Origin, Promise};
-use super::types::{Index, Term};
+use super::types::{Index, NodeId, Term};
 use super::{Raft, admission};
 
 /// What to do with a message because of its term.
@@ -29,7 +29,11 @@ impl Raft {
         let origin = Origin { from, term, token };
         match self.judge_term(&origin, &body) {
             TermRule::Dispatch => self.dispatch(origin, body),
-            TermRule::Adopt => self.into_follower(term, "saw a higher term").dispatch(origin, body),
+            TermRule::Adopt => {
+                let leads = matches!(body, Message::Append(_) | Message::InstallSnapshot(_));
+                let follower = self.into_follower(term, leads.then_some(from), "saw a higher term");
+                follower.dispatch(origin, body)
+            }
             TermRule::Refuse => self.refuse(origin, &body),
             TermRule::Ignore => self,
         }
@@ -109,12 +113,12 @@ impl Raft {
         self
     }
 
-    fn into_follower(self, term: Term, reason: &'static str) -> Self {
+    fn into_follower(self, term: Term, leader: Option<NodeId>, reason: &'static str) -> Self {
         match self {
-            Self::Follower(replica) => replica.into_follower(term, None, reason).into(),
-            Self::PreCandidate(replica) => replica.into_follower(term, None, reason).into(),
-            Self::Candidate(replica) => replica.into_follower(term, None, reason).into(),
-            Self::Leader(replica) => replica.into_follower(term, None, reason).into(),
+            Self::Follower(replica) => replica.into_follower(term, leader, reason).into(),
+            Self::PreCandidate(replica) => replica.into_follower(term, leader, reason).into(),
+            Self::Candidate(replica) => replica.into_follower(term, leader, reason).into(),
+            Self::Leader(replica) => replica.into_follower(term, leader, reason).into(),
         }
     }
 

@@ -143,6 +143,9 @@ pub enum WriteError {
     /// An earlier call failed.
     #[error("the log stopped at an earlier error; end the process")]
     Stopped,
+    /// The writer's thread panicked; the panic's own message has the reason.
+    #[error("the log's thread panicked; end the process: this is a bug")]
+    Panicked,
 }
 
 impl From<DiskError> for WriteError {

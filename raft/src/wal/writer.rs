@@ -6,6 +6,7 @@
 //! [`Writer::submit`] never blocks and the mailbox has no bound of its own: whoever submits limits what is under way
 //! (uncommitted bytes on a leader, the appends in flight on a follower) and can watch [`Writer::pending_bytes`].
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -52,7 +53,10 @@ struct Shared {
 #[derive(Default)]
 struct Mailbox {
     requests: Vec<Request>,
+    /// Nothing more will be sent.
     closed: bool,
+    /// Nothing more will be taken.
+    ended: bool,
 }
 
 enum Request {
@@ -103,13 +107,16 @@ impl Writer {
     pub fn close(mut self) {
         self.shut();
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
-            std::panic::resume_unwind(panic);
+            resume_unwind(panic);
         }
     }
 
     fn send(&self, request: Request) {
-        self.shared.mailbox().requests.push(request);
-        self.shared.filled.notify_one();
+        let mut mailbox = self.shared.mailbox();
+        if !mailbox.ended {
+            mailbox.requests.push(request);
+            self.shared.filled.notify_one();
+        }
     }
 
     fn shut(&self) {
@@ -150,13 +157,27 @@ struct Worker {
 
 impl Worker {
     fn run(&mut self) {
-        let mut requests = Vec::new();
-        while self.shared.drain(&mut requests) {
-            if let Err(error) = self.work(requests.drain(..)) {
-                (self.on_event)(WalEvent::Failed(error));
-                return;
+        let result = catch_unwind(AssertUnwindSafe(|| self.run_until_error()));
+        let mut mailbox = self.shared.mailbox();
+        mailbox.ended = true;
+        mailbox.requests.clear();
+        drop(mailbox);
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => (self.on_event)(WalEvent::Failed(error)),
+            Err(panic) => {
+                (self.on_event)(WalEvent::Failed(WriteError::Panicked));
+                resume_unwind(panic);
             }
         }
+    }
+
+    fn run_until_error(&mut self) -> Result<(), WriteError> {
+        let mut requests = Vec::new();
+        while self.shared.drain(&mut requests) {
+            self.work(requests.drain(..))?;
+        }
+        Ok(())
     }
 
     fn work(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), WriteError> {

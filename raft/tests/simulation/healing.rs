@@ -72,7 +72,8 @@ impl World {
         assert_eq!(leader.term, term, "somebody disturbed a healthy leader");
     }
 
-    fn settled_leader(&self) -> Option<Status> {
+    /// The leader of the newest term, once it has committed an entry of it and no change is under way.
+    pub fn settled_leader(&self) -> Option<Status> {
         let statuses = self.nodes.values().map(|node| node.raft().status());
         let leader =
             statuses.filter(|status| status.leader_ready).max_by_key(|status| status.term)?;

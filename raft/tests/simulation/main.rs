@@ -15,6 +15,7 @@ mod healing;
 mod invariants;
 mod nemesis;
 mod network;
+mod partial_connectivity;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

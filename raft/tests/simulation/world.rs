@@ -50,6 +50,7 @@ pub struct World {
 }
 
 impl World {
+    /// A run whose misfortunes are a function of the seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let weather = Weather {
@@ -58,13 +59,27 @@ impl World {
             delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
         };
         let climate = Climate::random(&mut rng);
-        let nodes = (1..=NODES)
-            .map(|id| (NodeId(id), Node::new(random_config(NodeId(id), seed, &mut rng))))
-            .collect();
+        let configs: Vec<Config> =
+            (1..=NODES).map(|id| random_config(NodeId(id), seed, &mut rng)).collect();
+        Self::with(rng, weather, climate, configs)
+    }
+
+    /// A run without misfortunes, but for those that a test brings about.
+    pub fn calm(seed: u64) -> Self {
+        let configs = (1..=NODES).map(|id| quick_config(NodeId(id), seed)).collect();
+        Self::with(Xoshiro256PlusPlus::seed_from_u64(seed), Weather::CALM, Climate::calm(), configs)
+    }
+
+    fn with(
+        rng: Xoshiro256PlusPlus,
+        weather: Weather,
+        climate: Climate,
+        configs: Vec<Config>,
+    ) -> Self {
         Self {
             rng,
             now: 0,
-            nodes,
+            nodes: configs.into_iter().map(|config| (config.id, Node::new(config))).collect(),
             network: Network::new(weather),
             climate,
             clients: Clients::default(),
@@ -77,15 +92,20 @@ impl World {
         }
     }
 
+    /// All of them begin with a configuration in which they vote.
+    pub fn bootstrap(&mut self, voters: &[u64]) {
+        for &id in voters {
+            self.step(NodeId(id), Input::Bootstrap(membership(voters, &[])));
+        }
+    }
+
     /// Chaos, then healing.
     ///
     /// # Panics
     /// When an invariant does not hold, or when healing does not bring progress.
     pub fn run(mut self) -> Coverage {
         let voters: &[u64] = if self.rng.random_bool(0.5) { &[1, 2, 3] } else { &[1, 2, 3, 4, 5] };
-        for &id in voters {
-            self.step(NodeId(id), Input::Bootstrap(membership(voters, &[])));
-        }
+        self.bootstrap(voters);
         for _ in 0..CHAOS_TICKS {
             self.nemesis();
             self.tick();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use crate::model::{History, Model, Step, carry_out, open};
+use crate::model::{At, History, Model, Step, carry_out, open, open_to};
 use crate::simulated_disk::SimulatedDisk;
 
 /// Runs the history; the disk's mark says how many steps were acknowledged.
@@ -25,21 +25,9 @@ fn run(disk: &Arc<SimulatedDisk>, steps: &[(Step, Model)]) {
     }
 }
 
-/// The log opens to the state of the acknowledged steps, or of one step more; then goes on from there.
+/// Opens to an allowed state, then goes on from there for a while.
 fn check(disk: &Arc<SimulatedDisk>, steps: &[(Step, Model)], acknowledged: usize, seed: u64) {
-    let state = |count: usize| match count {
-        0 => Model::default(),
-        count => steps[(count - 1).min(steps.len() - 1)].1.clone(),
-    };
-    let (mut wal, restored) = open(disk, seed).unwrap_or_else(|error| {
-        panic!("{error}\n{:#?}", disk.trace());
-    });
-    let found = [state(acknowledged), state(acknowledged + 1)].into_iter().find(|model| {
-        (model.last(), model.hard_state, model.commit_index, &model.base)
-            == (restored.last, restored.hard_state, restored.commit_index, &restored.snapshot)
-    });
-    let mut model = found.expect("one of the two states");
-    model.check(&mut wal, &restored);
+    let (mut wal, mut model) = open_to(disk, steps, acknowledged, seed);
     let mut history = History::new(seed);
     for number in 0..3 {
         let step = history.step(&model);
@@ -63,7 +51,10 @@ fn a_power_cut_while_opening_after_a_power_cut_loses_nothing_either() {
         disk.record();
         run(&disk, &steps);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        for (acknowledged, snapshot) in disk.snapshots().into_iter().step_by(3) {
+        for (operation, (acknowledged, snapshot)) in
+            disk.snapshots().into_iter().enumerate().step_by(3)
+        {
+            let _at = At { seed, operation };
             let disk = snapshot.power_cut(|| rng.random_bool(0.5));
             disk.record();
             drop(open(&disk, 500).unwrap());
@@ -82,8 +73,9 @@ fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
         disk.record();
         run(&disk, &steps);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        for (number, (acknowledged, snapshot)) in disk.snapshots().into_iter().enumerate() {
-            let seed = 1000 + number as u64;
+        for (operation, (acknowledged, snapshot)) in disk.snapshots().into_iter().enumerate() {
+            let _at = At { seed, operation };
+            let seed = 1000 + operation as u64;
             check(&snapshot.power_cut(|| false), &steps, acknowledged, seed);
             check(&snapshot.power_cut(|| true), &steps, acknowledged, seed);
             for share in [0.1, 0.5, 0.9] {

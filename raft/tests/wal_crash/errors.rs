@@ -5,7 +5,7 @@ use std::sync::Arc;
 use raft::consensus::{Entry, Index, LogId, Payload, Persist, Term};
 use raft::wal::{OpenError, ReadError, Wal, WriteError};
 
-use crate::model::{History, Model, Step, carry_out, open};
+use crate::model::{At, History, Model, Step, carry_out, open, open_to};
 use crate::simulated_disk::{Fault, SimulatedDisk};
 
 /// Carries out the steps until one fails; returns how many were acknowledged, and the error.
@@ -42,26 +42,6 @@ fn refuses_everything(wal: &mut Wal, disk: &SimulatedDisk) {
     assert_eq!(disk.operations(), operations, "nothing is tried again");
 }
 
-/// Opens to the state after the acknowledged steps or one more, and says which.
-fn check(
-    disk: &Arc<SimulatedDisk>,
-    steps: &[(Step, Model)],
-    acknowledged: usize,
-    seed: u64,
-) -> Model {
-    let (mut wal, restored) = open(disk, seed).unwrap();
-    let state =
-        |count: usize| if count == 0 { Model::default() } else { steps[count - 1].1.clone() };
-    let states = [state(acknowledged), state((acknowledged + 1).min(steps.len()))];
-    let is_it = |model: &Model| {
-        (model.last(), model.hard_state, model.commit_index, &model.base)
-            == (restored.last, restored.hard_state, restored.commit_index, &restored.snapshot)
-    };
-    let model = states.into_iter().find(is_it).expect("one of the two states");
-    model.check(&mut wal, &restored);
-    model
-}
-
 #[test]
 fn an_error_at_any_operation_ends_the_log_and_loses_nothing_acknowledged() {
     for (seed, fault) in [(0, Fault::Error), (1, Fault::Error), (2, Fault::NoSpace)] {
@@ -72,6 +52,7 @@ fn an_error_at_any_operation_ends_the_log_and_loses_nothing_acknowledged() {
             disk.operations()
         };
         for at in 0..all {
+            let _at = At { seed, operation: at };
             let disk = SimulatedDisk::new();
             disk.fail_at(at, fault);
             let (acknowledged, failure) = run_until_error(&disk, &steps);
@@ -86,11 +67,11 @@ fn an_error_at_any_operation_ends_the_log_and_loses_nothing_acknowledged() {
                     "{failure}"
                 );
             }
-            check(&disk.power_cut(|| false), &steps, acknowledged, 50);
-            check(&disk.power_cut(|| true), &steps, acknowledged, 50);
+            drop(open_to(&disk.power_cut(|| false), &steps, acknowledged, 50));
+            drop(open_to(&disk.power_cut(|| true), &steps, acknowledged, 50));
             // The process ends, but the page cache stays: it may hold what a failed sync has lost for good.
             let restarted = disk.copy();
-            let model = check(&restarted, &steps, acknowledged, 51);
+            let (_, model) = open_to(&restarted, &steps, acknowledged, 51);
             let (mut wal, restored) = open(&restarted.power_cut(|| false), 52).unwrap();
             model.check(&mut wal, &restored);
         }

@@ -11,6 +11,8 @@ use raft::wal::{Disk, OpenError, Options, Wal, WriteError};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
+use crate::simulated_disk::SimulatedDisk;
+
 /// Where the logs of these tests lie.
 pub(crate) const DIR: &str = "/wal";
 
@@ -100,6 +102,12 @@ impl Model {
         self.commit_index = self.commit_index.max(meta.last.index);
     }
 
+    /// Whether this may be what was found; [`Model::check`] looks closer.
+    pub(crate) fn is_like(&self, restored: &Restored) -> bool {
+        (self.last(), self.hard_state, self.commit_index, &self.base)
+            == (restored.last, restored.hard_state, restored.commit_index, &restored.snapshot)
+    }
+
     /// Panics unless the log holds exactly this.
     pub(crate) fn check(&self, wal: &mut Wal, restored: &Restored) {
         assert_eq!(restored.hard_state, self.hard_state);
@@ -160,6 +168,42 @@ fn command_bytes(entries: &[Entry]) -> usize {
 
 fn weight_bytes(entries: &[Entry]) -> usize {
     entries.iter().map(Entry::weight_bytes).sum()
+}
+
+/// Opens the log: it must hold the state after the first `acknowledged` steps, or after one more.
+pub(crate) fn open_to(
+    disk: &Arc<SimulatedDisk>,
+    steps: &[(Step, Model)],
+    acknowledged: usize,
+    seed: u64,
+) -> (Wal, Model) {
+    let state = |count: usize| match count.min(steps.len()) {
+        0 => Model::default(),
+        count => steps[count - 1].1.clone(),
+    };
+    let opened = open(disk, seed);
+    let (mut wal, restored) = opened.unwrap_or_else(|error| panic!("{error}\n{:#?}", disk.trace()));
+    let states = [state(acknowledged), state(acknowledged + 1)];
+    let model = states.into_iter().find(|model| model.is_like(&restored));
+    let model =
+        model.unwrap_or_else(|| panic!("a state that was never acknowledged: {restored:?}"));
+    model.check(&mut wal, &restored);
+    (wal, model)
+}
+
+/// Says, when a test fails, at which point of which history.
+pub(crate) struct At {
+    pub(crate) seed: u64,
+    pub(crate) operation: usize,
+}
+
+impl Drop for At {
+    #[expect(clippy::print_stderr, reason = "the only place where a failing test can say more")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("history {}, operation {}", self.seed, self.operation);
+        }
+    }
 }
 
 /// Carries out a step on a log; `Reopen` is the caller's.

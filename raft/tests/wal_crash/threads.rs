@@ -106,6 +106,21 @@ fn an_error_is_reported_once_and_nothing_after_it() {
     assert_eq!(disk.operations(), operations);
 }
 
+#[test]
+fn a_panic_of_the_thread_is_reported() {
+    let disk = SimulatedDisk::new();
+    let (sender, events) = channel();
+    let mut first = true;
+    let on_event = move |event| {
+        assert!(!std::mem::take(&mut first), "the first event panics, for this test");
+        drop(sender.send(event));
+    };
+    let writer = Writer::spawn(open(&disk, 0).unwrap().0, Box::new(on_event)).unwrap();
+    writer.submit(batch(1));
+    assert!(matches!(next(&events), WalEvent::Failed(WriteError::Panicked)));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.close())).is_err());
+}
+
 /// Holds syncs back until it is opened.
 #[derive(Default)]
 struct Gate {

@@ -10,7 +10,9 @@ use super::{Nodes, Step};
 pub fn check_commit(step: &Step<'_>) {
     let raft = step.node().raft();
     let advanced = raft.commit_index() > step.before.commit_index;
-    if !advanced || step.before.role != RoleName::Leader {
+    // A leader that resigns with this step keeps its term; one that follows another does not.
+    let as_leader = step.before.role == RoleName::Leader && raft.status().term == step.before.term;
+    if !advanced || !as_leader {
         return;
     }
     let id = LogId { term: step.before.term, index: raft.commit_index() };
