@@ -42,6 +42,15 @@ impl Default for Sight {
     }
 }
 
+const CONNECTED: &str = "connected";
+
+impl Sight {
+    /// Whether the member daemon has told anything yet, and is there.
+    pub fn is_connected(&self) -> bool {
+        &*self.member == CONNECTED
+    }
+}
+
 /// Runs until the first stage is gone.
 pub async fn run(
     endpoint: Endpoint,
@@ -135,7 +144,7 @@ impl Link {
     async fn publish(&self, view: &View) {
         let alive = view.members.iter().filter(|member| member.state == State::Alive);
         self.sight.send_replace(Sight {
-            member: Arc::from("connected"),
+            member: Arc::from(CONNECTED),
             members: view.members.iter().map(member_status).collect(),
             clusters: alive.filter_map(|member| member.tags.cluster).collect(),
         });

@@ -1,7 +1,7 @@
 //! The tasks around the two stages: they wait, the stages decide.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,6 +18,9 @@ use crate::wal::{WalEvent, Writer};
 pub const QUEUE_EVENTS: usize = 4096;
 /// Events that a stage digests at once.
 const BATCH_EVENTS: usize = 1024;
+
+/// How long a stopping process finishes what is under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the log has made durable.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,19 +89,23 @@ pub struct EntriesTask {
 }
 
 impl EntriesTask {
-    /// Runs until `stop`, then waits until the log is durable.
+    /// Runs until `stop`, finishes what is under way for at most [`DRAIN_TIMEOUT`], and makes the log durable.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut drained_by = None;
         let mut ticks = interval(self.tick);
         // After a stall one tick is enough: many at once would look like a silent leader.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut events = Vec::with_capacity(BATCH_EVENTS);
         let mut overflow = VecDeque::new();
         self.peers.follow_membership(self.stage.raft().status().membership);
-        loop {
+        while !drained_by.is_some_and(|limit| self.stage.is_drained() || Instant::now() > limit) {
             let mut synced = false;
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = stop.wait_for(|stop| *stop), if drained_by.is_none() => {
+                    drained_by = Some(Instant::now() + DRAIN_TIMEOUT);
+                    events.push(EntriesEvent::Drain);
+                }
                 _ = ticks.tick() => events.push(EntriesEvent::Tick),
                 Ok(()) = self.synced.changed() => synced = true,
                 room = self.commits.reserve(), if !overflow.is_empty() => {

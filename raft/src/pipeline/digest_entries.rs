@@ -101,6 +101,8 @@ pub enum EntriesEvent {
     Candidates(Arc<Vec<Candidate>>),
     /// First configuration of a new cluster.
     Bootstrap(Membership),
+    /// The process is to end: take nothing new, hand leadership over, finish what is under way.
+    Drain,
     /// Somebody wants to see the core.
     Status(oneshot::Sender<Status>),
 }
@@ -148,6 +150,7 @@ pub struct DigestEntries {
     /// Latest stamp in our log: stamps never fall.
     time_ms: u64,
     autopilot: Autopilot,
+    draining: bool,
 }
 
 impl DigestEntries {
@@ -167,6 +170,7 @@ impl DigestEntries {
             feed: Feed::new(first),
             time_ms: 0,
             autopilot,
+            draining: false,
         };
         stage.note_stamps(tail);
         stage
@@ -189,6 +193,14 @@ impl DigestEntries {
     /// The core, to look at.
     pub fn raft(&self) -> &Raft {
         self.raft.as_ref().expect("the core is only away while it is stepped")
+    }
+
+    /// Whether nobody waits here any more, and nobody who could lead instead of this node is still to take over.
+    pub fn is_drained(&self) -> bool {
+        let waiting = self.commands_waiting.outstanding() + self.reads_waiting.outstanding();
+        let status = self.raft().status();
+        let leads = status.role == RoleName::Leader;
+        waiting == 0 && !(leads && successor(&status).is_some())
     }
 
     /// Commands are gathered in `proposals`, so that all of them become one step of the core.
@@ -232,6 +244,7 @@ impl DigestEntries {
             EntriesEvent::FromCommits(message) => self.hear_from_commits(message, actions),
             EntriesEvent::Candidates(candidates) => self.autopilot.candidates(&candidates),
             EntriesEvent::Bootstrap(membership) => self.step(Input::Bootstrap(membership), actions),
+            EntriesEvent::Drain => self.drain(actions),
             EntriesEvent::Status(reply) => drop(reply.send(self.raft().status())),
         }
     }
@@ -277,6 +290,9 @@ impl DigestEntries {
             submission;
         let expires = self.now.saturating_add(patience_ticks);
         let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue() };
+        if self.draining {
+            return waiting.answer(Err(SubmitRefused::NotLeader { leader: self.other_leader() }));
+        }
         if self.commands_waiting.outstanding() > MAX_WAITING_CALLERS {
             return waiting.answer(Err(SubmitRefused::Busy));
         }
@@ -289,12 +305,29 @@ impl DigestEntries {
     }
 
     fn read(&mut self, read: Read, actions: &mut EntriesActions) {
+        if self.draining {
+            return read.answer(Err(QueryRefused::NotLeader { leader: self.other_leader() }));
+        }
         if self.reads_waiting.outstanding() > MAX_WAITING_CALLERS {
             return read.answer(Err(QueryRefused::Busy));
         }
         let id = ReadId(self.fresh_id());
         self.reads.insert(id, read);
         self.step(Input::Read(id), actions);
+    }
+
+    /// Hands leadership to the voter that lacks least: nobody has to wait for an election timeout then.
+    fn drain(&mut self, actions: &mut EntriesActions) {
+        self.draining = true;
+        let status = self.raft().status();
+        if let Some(successor) = successor(&status) {
+            self.step(Input::Transfer(successor), actions);
+        }
+    }
+
+    fn other_leader(&self) -> Option<NodeId> {
+        let ours = self.raft().status().id;
+        self.raft().leader().filter(|leader| *leader != ours)
     }
 
     fn hear_from_commits(&mut self, message: FromCommits, actions: &mut EntriesActions) {
@@ -422,6 +455,12 @@ impl DigestEntries {
         });
         actions.to_commits.push(ToCommits::Committed(committed.collect()));
     }
+}
+
+/// The voter that lacks least of a leader's log.
+fn successor(status: &Status) -> Option<NodeId> {
+    let voters = status.peers.iter().filter(|(id, _)| status.membership.voters.contains(id));
+    voters.max_by_key(|(_, peer)| peer.match_index).map(|(id, _)| *id)
 }
 
 fn is_answer(body: &Message) -> bool {

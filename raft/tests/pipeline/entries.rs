@@ -191,3 +191,24 @@ fn stamps_never_fall() {
     }
     assert_eq!(stamps, [5_000, 5_000, 6_000]);
 }
+
+#[test]
+fn stopping_node_takes_nothing_new_and_finishes_what_it_has() {
+    let mut stage = leader(1024 * 1024);
+    let (under_way, _answer) = submission(Bytes::from_static(b"x"));
+    let first = stage.handle(&mut vec![under_way], 1_000);
+    let (late, mut refused) = submission(Bytes::from_static(b"y"));
+    stage.handle(&mut vec![EntriesEvent::Drain, late], 1_000);
+    assert_eq!(refused.try_recv().unwrap(), Err(SubmitRefused::NotLeader { leader: None }));
+    assert!(!stage.is_drained(), "one still waits");
+    let persist = first.persist.last().unwrap();
+    let synced = EntriesEvent::Synced {
+        batch: persist.batch,
+        hard_state: stage.raft().hard_state(),
+        last: stage.raft().last(),
+    };
+    let actions = settle(&mut stage, vec![synced]);
+    assert!(!stage.is_drained(), "its caller is with the second stage");
+    drop(actions);
+    assert!(stage.is_drained());
+}

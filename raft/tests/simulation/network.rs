@@ -58,6 +58,11 @@ impl Network {
         self.cut.insert((from, to));
     }
 
+    /// Connections of this node are gone with all that was on them.
+    pub fn reset(&mut self, node: NodeId) {
+        self.under_way.retain(|_, envelope| envelope.from != node);
+    }
+
     pub fn heal(&mut self) {
         self.cut.clear();
     }
