@@ -1,3 +1,3 @@
-//! The `client` process.
+//! The `raft-client` command.
 
 fn main() {}
