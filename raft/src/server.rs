@@ -126,17 +126,15 @@ impl Connection {
         if theirs.node == 0 || theirs.node == self.shared.node.id.0 {
             return Err(Refusal::WrongNode);
         }
-        let admitted = self.inbound.admit(NodeId(theirs.node), theirs.boot)?;
         if theirs.cluster == 0 || theirs.expected != self.shared.node.id.0 {
             return Err(Refusal::ForeignCluster);
         }
-        match self.shared.node.adopt_cluster(theirs.cluster) {
-            Ok(()) => Ok(admitted),
-            Err(error) => {
-                tracing::error!(%error, "cannot be taken into a cluster");
-                Err(Refusal::ForeignCluster)
-            }
+        if let Err(error) = self.shared.node.adopt_cluster(theirs.cluster) {
+            tracing::error!(%error, "cannot be taken into a cluster");
+            return Err(Refusal::ForeignCluster);
         }
+        // Last, because its boot is remembered: a stranger must not be able to fence anybody out.
+        self.inbound.admit(NodeId(theirs.node), theirs.boot)
     }
 
     async fn watch_for_return(&self, theirs: &Hello) {
@@ -159,5 +157,82 @@ fn report(error: &HelloError) {
         HelloError::Io(_) | HelloError::Timeout | HelloError::RefusedByPeer { .. } => {
             tracing::debug!(%error, "connection ended at its hello");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::Index;
+    use crate::identity::DataDir;
+    use crate::rpc::peer::{Forward, PeerService};
+
+    const CLUSTER: u128 = 9;
+    const PEER: u64 = 7;
+
+    fn connection(dir: &tempfile::TempDir) -> (Connection, mpsc::Receiver<EntriesEvent>) {
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        let node = Arc::new(Node::new(data_dir, "test".to_owned(), "127.0.0.1:1".to_owned()));
+        let (inbox, events) = mpsc::channel(8);
+        let status = CommitsStatus { applied: Index(0), machine: Arc::from("none") };
+        let shared = Shared {
+            node,
+            inbox,
+            routes: watch::channel(Routes::default()).1,
+            commits: watch::channel(status).1,
+            sight: watch::channel(Sight::default()).1,
+            tick: Duration::from_millis(10),
+            request_timeout: Duration::from_secs(2),
+            fsync: true,
+        };
+        let client_slots = Arc::new(Semaphore::new(1));
+        (Connection { shared, inbound: Inbound::default(), client_slots }, events)
+    }
+
+    fn hello(connection: &Connection, boot: u64) -> Hello {
+        Hello::new(Service::Peer, CLUSTER, PEER, boot).expecting(connection.shared.node.id.0)
+    }
+
+    #[test]
+    fn whoever_is_turned_away_fences_nobody_out_and_takes_nobody_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, _events) = connection(&dir);
+        let newest = hello(&connection, u64::MAX);
+        let strangers = [
+            (Hello { cluster: 0, ..newest }, Refusal::ForeignCluster),
+            (Hello { expected: 0, ..newest }, Refusal::ForeignCluster),
+            (Hello { node: 0, ..newest }, Refusal::WrongNode),
+            (Hello { node: newest.expected, ..newest }, Refusal::WrongNode),
+        ];
+        for (stranger, expected) in strangers {
+            assert_eq!(connection.admit(&stranger).unwrap_err(), expected, "{stranger:?}");
+            assert_eq!(connection.shared.node.cluster(), None);
+        }
+        assert!(connection.admit(&hello(&connection, 1)).is_ok());
+        assert_eq!(connection.shared.node.cluster(), Some(CLUSTER));
+    }
+
+    #[test]
+    fn a_peer_of_another_cluster_fences_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, _events) = connection(&dir);
+        connection.shared.node.adopt_cluster(CLUSTER).unwrap();
+        let foreign = Hello { cluster: CLUSTER + 1, ..hello(&connection, u64::MAX) };
+        assert_eq!(connection.admit(&foreign).unwrap_err(), Refusal::ForeignCluster);
+        assert!(connection.admit(&hello(&connection, 1)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_peers_pass_on_waits_no_longer_than_what_comes_in_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, mut events) = connection(&dir);
+        let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
+        let forever = Forward::OpenSession { remaining_ms: u32::MAX };
+        let mut answer = Box::pin(peer.forward(tarpc::context::current(), vec![forever]));
+        assert!(futures_util::future::poll_immediate(&mut answer).await.is_none());
+        let EntriesEvent::Submit(submission) = events.try_recv().unwrap() else {
+            panic!("not a command")
+        };
+        assert!(submission.patience_ticks <= 200, "{} ticks", submission.patience_ticks);
     }
 }
