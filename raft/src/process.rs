@@ -224,6 +224,8 @@ async fn attend(
 ) -> Result<(), RunError> {
     loop {
         tokio::select! {
+            // A failed last sync is told before the task that waited for it ends: then both are ready.
+            biased;
             Some(reason) = failures.recv() => return Err(RunError::LogFailed(reason)),
             Some(ended) = owners.join_next_with_id() => match ended {
                 Ok((task, ())) if task == draining => return Ok(()),
@@ -377,3 +379,21 @@ fn panic_text(error: task::JoinError) -> String {
 
 /// How long the process may take to end after a signal, before it is cut short.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_last_sync_is_no_clean_stop() {
+        for _ in 0..64 {
+            let (failed, failures) = mpsc::channel(1);
+            let mut owners = JoinSet::new();
+            let draining = owners.spawn(async move { failed.try_send("EIO".to_owned()).unwrap() });
+            let draining = draining.id();
+            task::yield_now().await;
+            let end = attend(owners, draining, failures).await;
+            assert!(matches!(end, Err(RunError::LogFailed(_))), "{end:?}");
+        }
+    }
+}
