@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
 use crate::config::{Bootstrap, Config, ConfigError};
-use crate::consensus::{self, Index, Membership, NodeInfo, Raft, Restored};
+use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use crate::identity::{DataDir, IdentityError};
 use crate::machine_link::{self, Feeder};
 use crate::node::Node;
@@ -84,7 +84,11 @@ impl RunError {
             Self::Listen(_) => 3,
             Self::Identity(IdentityError::Io { .. } | IdentityError::Locked { .. })
             | Self::Log(OpenError::Locked { .. }) => 4,
-            Self::Identity(IdentityError::Damaged { .. } | IdentityError::LogMissing { .. })
+            Self::Identity(
+                IdentityError::Damaged { .. }
+                | IdentityError::LogMissing { .. }
+                | IdentityError::LogOfAnother { .. },
+            )
             | Self::Log(OpenError::Damaged(_) | OpenError::UnknownVersion { .. }) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
@@ -131,7 +135,9 @@ impl Opened {
     async fn open(config: Config) -> Result<Self, RunError> {
         let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
         let (wal, restored) = open_log(&config, &data_dir)?;
-        data_dir.begin_boot()?;
+        let is_blank =
+            restored.last == LogId::default() && restored.hard_state == HardState::default();
+        data_dir.begin_boot(is_blank)?;
         let address = SocketAddr::new(config.bind, config.raft_port).to_string();
         let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
         let port = listener.local_address().map_or(config.raft_port, |address| address.port());
@@ -382,7 +388,11 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::config::Settings;
+    use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
 
     #[tokio::test]
     async fn a_failed_last_sync_is_no_clean_stop() {
@@ -395,5 +405,34 @@ mod tests {
             let end = attend(owners, draining, failures).await;
             assert!(matches!(end, Err(RunError::LogFailed(_))), "{end:?}");
         }
+    }
+
+    fn config(data_dir: &Path) -> Config {
+        let data_dir = data_dir.to_str().unwrap();
+        let flags = ["raft", "--data-dir", data_dir, "--port-base", "0"];
+        Settings::try_parse_from(flags).unwrap().check().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_log_without_its_identity_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        drop(Opened::open(config.clone()).await.unwrap());
+        let raft = dir.path().join("raft");
+        let data_dir = DataDir::open(&raft).unwrap();
+        let (mut wal, _) = open_log(&config, &data_dir).unwrap();
+        let id = LogId::new(Term(1), Index(1));
+        let persist = Persist {
+            batch: BatchNo(1),
+            hard_state: Some(HardState { term: Term(1), vote: None }),
+            append: vec![Entry { id, payload: Payload::Noop }],
+            ..Persist::default()
+        };
+        wal.append(&[persist]).unwrap();
+        drop((wal, data_dir));
+        fs::remove_file(raft.join("identity")).unwrap();
+        let refused = Opened::open(config).await.err().expect("it must not start");
+        assert_eq!(refused.exit_code(), 11, "{refused}");
+        assert!(!raft.join("identity").exists(), "nothing was changed");
     }
 }
