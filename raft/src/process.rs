@@ -18,6 +18,7 @@ use crate::node::Node;
 use crate::peers::Peers;
 use crate::pipeline::digest_commits::{CommitsEvent, DigestCommits, MachineCall};
 use crate::pipeline::digest_entries::{DigestEntries, EntriesEvent};
+use crate::room::Room;
 use crate::roster::{Autopilot, Policy};
 use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
@@ -214,7 +215,7 @@ impl Opened {
             sight,
             inbox.clone(),
         ));
-        owners.spawn(server::run(listener, shared));
+        owners.spawn(server::run(listener, shared, Room::make()));
         if empty && (founding || config.bootstrap.is_some()) {
             owners.spawn(bootstrap(config, node, founding, sight_seen, synced_seen, inbox));
         }

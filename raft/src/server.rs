@@ -6,7 +6,7 @@ mod peer_service;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::consensus::NodeId;
 use crate::inbound::{GRACE, Inbound};
@@ -14,14 +14,13 @@ use crate::node::Node;
 use crate::peers::Routes;
 use crate::pipeline::digest_commits::CommitsStatus;
 use crate::pipeline::digest_entries::EntriesEvent;
+use crate::room::Room;
 use crate::roster_link::Sight;
 use crate::rpc::wire::{self, Hello, HelloError, Io, Listener, Refusal, Service};
 use crate::rpc::{client, peer};
 use client_service::ClientServer;
 use peer_service::PeerServer;
 
-/// Client connections at once. Peers are not counted: they are few, and must always get in.
-const MAX_CLIENT_CONNECTIONS: usize = 1024;
 /// Pause after a failed accept (too many open files, say), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,18 +52,23 @@ impl Shared {
 }
 
 /// Accepts for ever.
-pub async fn run(listener: Listener, shared: Shared) {
+pub async fn run(listener: Listener, shared: Shared, room: Room) {
     let inbound = Inbound::default();
-    let client_slots = Arc::new(Semaphore::new(MAX_CLIENT_CONNECTIONS));
+    let client_slots = Arc::new(Semaphore::new(room.clients));
+    let stranger_slots = Arc::new(Semaphore::new(room.strangers));
     loop {
         match listener.accept().await {
             Ok(io) => {
+                let Ok(stranger) = Arc::clone(&stranger_slots).try_acquire_owned() else {
+                    tracing::debug!("too many connections without a hello: one more is closed");
+                    continue;
+                };
                 let connection = Connection {
                     shared: shared.clone(),
                     inbound: inbound.clone(),
                     client_slots: Arc::clone(&client_slots),
                 };
-                tokio::spawn(connection.attend(io));
+                tokio::spawn(connection.attend(io, stranger));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -81,7 +85,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn attend(self, mut io: Io) {
+    async fn attend(self, mut io: Io, stranger: OwnedSemaphorePermit) {
         let mut admitted = None;
         let mut slot = None;
         let ours = self.shared.node.hello(Service::Client);
@@ -98,6 +102,7 @@ impl Connection {
             Ok(theirs) => theirs,
             Err(error) => return report(&error),
         };
+        drop(stranger);
         match admitted {
             Some(admitted) => {
                 let end =
@@ -162,6 +167,8 @@ fn report(error: &HelloError) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task;
+
     use super::*;
     use crate::consensus::Index;
     use crate::identity::DataDir;
@@ -220,6 +227,30 @@ mod tests {
         let foreign = Hello { cluster: CLUSTER + 1, ..hello(&connection, u64::MAX) };
         assert_eq!(connection.admit(&foreign).unwrap_err(), Refusal::ForeignCluster);
         assert!(connection.admit(&hello(&connection, 1)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_are_bounded_and_do_not_keep_others_out_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, _events) = connection(&dir);
+        let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+        let address = listener.local_address().unwrap();
+        let room = Room { clients: 1, strangers: 2 };
+        tokio::spawn(run(listener, connection.shared.clone(), room));
+        let endpoint: wire::Endpoint = address.to_string().parse().unwrap();
+        let limit = Duration::from_secs(10);
+        let silent =
+            [endpoint.connect(limit).await.unwrap(), endpoint.connect(limit).await.unwrap()];
+        let mut one_more = endpoint.connect(limit).await.unwrap();
+        let mut byte = [0];
+        let end = tokio::io::AsyncReadExt::read(&mut one_more, &mut byte);
+        assert!(matches!(tokio::time::timeout(limit, end).await, Ok(Ok(0) | Err(_))), "closed");
+        drop(silent);
+        let deadline = tokio::time::Instant::now() + limit;
+        while client::connect(&endpoint, 0, limit).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "a client gets in");
+            task::yield_now().await;
+        }
     }
 
     #[tokio::test]
