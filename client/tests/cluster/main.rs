@@ -3,8 +3,11 @@
 //! The programs are taken from beside this executable: `cargo build --workspace --bins` makes them.
 #![cfg(test)]
 
+mod bad_input;
 mod crashes;
+mod damage;
 mod formation;
 mod harness;
 mod machine;
 mod members;
+mod refusals;

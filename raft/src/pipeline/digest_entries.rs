@@ -26,6 +26,8 @@ use crate::roster::{Autopilot, Candidate};
 
 /// Callers that wait in both stages, those of commands and of reads each; one more is refused with `Busy`.
 pub const MAX_WAITING_CALLERS: usize = 16 * 1024;
+/// Most bytes that are read from the log at once for a peer that is far behind; it asks for the rest.
+const MAX_FETCH_BYTES: usize = 4 * 1024 * 1024;
 /// Ticks between two looks at what has expired and at the autopilot.
 const HOUSEKEEPING_TICKS: u64 = 5;
 /// A peer's request that the core does not answer is forgotten after this many ticks; the peer asks again.
@@ -228,7 +230,7 @@ impl DigestEntries {
             EntriesEvent::PeerUnreachable(peer) => self.step(Input::PeerUnreachable(peer), actions),
             EntriesEvent::LinkLost(leader) => self.step(Input::LinkLost(leader), actions),
             EntriesEvent::Synced { batch, hard_state, last } => {
-                // First the core: it may have more to say at once, and that waits for later batches only.
+                // What waited for this leaves before what the core has to say about it.
                 let free = self.outbox.synced(batch);
                 self.dispatch(free, actions);
                 self.step(Input::Synced { batch, hard_state, last }, actions);
@@ -414,9 +416,8 @@ impl DigestEntries {
                 read.answer(Err(query_refused(refusal)));
             }
         }
-        actions
-            .fetch
-            .extend(output.fetch.into_iter().map(|fetch| (FetchFor::Core, fetch, usize::MAX)));
+        let core_reads = |fetch| (FetchFor::Core, fetch, MAX_FETCH_BYTES);
+        actions.fetch.extend(output.fetch.into_iter().map(core_reads));
         actions.events.extend(output.events);
     }
 

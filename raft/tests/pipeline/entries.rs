@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use raft::command::Kind;
-use raft::consensus::{Config, Index, LogId, Membership, NodeId, NodeInfo, Raft, Restored, Term};
+use raft::consensus::{
+    AppendOutcome, AppendResponse, Config, Envelope, Index, LogId, Membership, Message, NodeId,
+    NodeInfo, Raft, Restored, Term, Token,
+};
 use raft::pipeline::digest_entries::{
     DigestEntries, EntriesActions, EntriesEvent, FetchFor, MAX_WAITING_CALLERS, Submission,
 };
@@ -157,6 +160,36 @@ fn machine_that_comes_back_is_fed_from_the_log_when_memory_has_let_go() {
     let (purpose, range, _) = actions.fetch[0];
     assert!(matches!(purpose, FetchFor::Feed(_)));
     assert_eq!(range.from, Index(1));
+}
+
+#[test]
+fn memory_for_a_peer_that_is_far_behind_is_bounded() {
+    let mut stage = stage(4 * 1024);
+    let learner = NodeId(2);
+    let membership = Membership {
+        voters: [NODE].into(),
+        learners: [learner].into(),
+        nodes: [(NODE, NodeInfo::default()), (learner, NodeInfo::default())].into(),
+        ..Membership::default()
+    };
+    settle(&mut stage, vec![EntriesEvent::Bootstrap(membership)]);
+    for _ in 0..100 {
+        settle(&mut stage, vec![EntriesEvent::Tick]);
+    }
+    for _ in 0..20 {
+        let (event, _answer) = submission(Bytes::from(vec![7; 1024]));
+        settle(&mut stage, vec![event]);
+    }
+    let outcome = AppendOutcome::Accepted { match_index: Index(0) };
+    let body = Message::AppendResponse(AppendResponse { outcome, read_seq: 0 });
+    let (term, token) = (stage.raft().hard_state().term, Token::default());
+    let empty = Envelope { from: learner, to: NODE, term, token, body };
+    let unreachable = EntriesEvent::PeerUnreachable(learner);
+    let actions = settle(&mut stage, vec![unreachable, EntriesEvent::PeerSays(empty)]);
+    let [(FetchFor::Core, _, max_bytes)] = actions.fetch[..] else {
+        panic!("one read of the log: {:?}", actions.fetch)
+    };
+    assert!(max_bytes <= 8 * 1024 * 1024, "{max_bytes} bytes");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn chance_breaks_ties() {
         world.bootstrap(&[1, 2, 3, 4, 5]);
         late += u64::from(ticks_to_a_leader(&mut world, 10 * LONGEST_TIMEOUT_TICKS).is_none());
     }
-    assert!(late <= 2, "{late} of 2000 clusters had no leader after ten timeouts");
+    assert!(late <= 2, "{late} of 1000 clusters had no leader after ten timeouts");
 }
 
 #[test]

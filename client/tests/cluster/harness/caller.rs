@@ -146,6 +146,13 @@ impl Caller {
         Ok(value(node.query(context(), request).await??))
     }
 
+    /// Submits bytes, once, without a session.
+    pub(crate) async fn submit_once(&mut self, command: Bytes) -> Result<Submitted, Trouble> {
+        let node = self.node().await?;
+        let request = Submit { session: 0, sequence: 0, acked_below: 0, command, forward: true };
+        Ok(node.submit(context(), request).await??)
+    }
+
     /// Asks one node, once, for a session, not to be passed on.
     pub(crate) async fn open_session_here(&mut self) -> Result<u64, Trouble> {
         let node = self.node().await?;

@@ -60,9 +60,9 @@ impl Node {
         Self { name, dir, origin, flags, processes, addresses }
     }
 
-    /// Its directory.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    /// Its data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     /// Starts one process and waits until it serves.
@@ -94,6 +94,11 @@ impl Node {
         for program in Program::ALL {
             self.start(program).await;
         }
+    }
+
+    /// Starts a process that is expected to refuse; its exit code and what it says.
+    pub(crate) async fn refusal(&self, program: Program) -> (Option<i32>, String) {
+        Process::refusal(&mut self.command(program), &self.dir.join("refusal.log")).await
     }
 
     /// kill -9.
@@ -169,7 +174,7 @@ impl Node {
     }
 
     fn command(&self, program: Program) -> Command {
-        let mut command = program.command(&self.dir.join("data"));
+        let mut command = program.command(&self.data_dir());
         command.arg("--port-base=0").args(self.kept_ports(program));
         match program {
             Program::Member => {

@@ -57,6 +57,14 @@ impl Process {
         eventually("end of a process", exit).await.code()
     }
 
+    /// Starts one that is expected to refuse; its exit code and what it says.
+    pub(crate) async fn refusal(command: &mut Command, log: &Path) -> (Option<i32>, String) {
+        // Of an earlier one, if any.
+        let _none = fs::remove_file(log);
+        let code = Self::spawn(command, log).exit_code().await;
+        (code, fs::read_to_string(log).expect("it was just written"))
+    }
+
     fn end(&mut self) {
         // It may have ended already.
         let _ended = self.child.kill();

@@ -36,13 +36,6 @@ impl Program {
         command
     }
 
-    /// Runs it to an end that is expected to come by itself; its exit code and what it said.
-    pub(crate) fn run_to_end(self, data_dir: &Path, flags: &[&str]) -> (Option<i32>, String) {
-        let mut command = self.command(data_dir);
-        let output = command.args(flags).stderr(Stdio::piped()).output().expect("it starts");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-
     fn executable(self) -> PathBuf {
         let executable = binaries().join(self.name());
         assert!(
