@@ -310,11 +310,13 @@ impl Settings {
             tick_ms,
             min_ms / 3,
         )?;
+        let advertise = self.advertise.unwrap_or_else(|| {
+            if bind.is_unspecified() { host_name.clone() } else { bind.to_string() }
+        });
+        check_host(&advertise)?;
         Ok(Config {
-            name: self.name.unwrap_or_else(|| host_name.clone()),
-            advertise: self.advertise.unwrap_or_else(|| {
-                if bind.is_unspecified() { host_name } else { bind.to_string() }
-            }),
+            name: self.name.unwrap_or(host_name),
+            advertise,
             bind,
             raft_port: port("raft_port", self.raft_port, port_base, defaults::RAFT_PORT_OFFSET)?,
             member: endpoint("member", self.member, &data_dir.join("member.sock"))?,
@@ -430,6 +432,23 @@ where
     text.parse().map_err(|error: E::Err| ConfigError::Endpoint { name, reason: error.to_string() })
 }
 
+/// An address of this node that others could never connect to is refused here, not noticed there.
+fn check_host(host: &str) -> Result<(), ConfigError> {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let is_right = match host.parse::<IpAddr>() {
+        Ok(ip) => !ip.is_unspecified(),
+        Err(_no_ip) => !host.is_empty() && host.chars().all(is_letter),
+    };
+    if is_right {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange {
+        name: "advertise",
+        value: format!("\"{host}\""),
+        allowed: "a host name or IP address of this node, without a port".to_owned(),
+    })
+}
+
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
@@ -477,9 +496,20 @@ mod tests {
             ("election_timeout_max_ms = 300", "310 to 120000"),
             ("member = \"nowhere\"", "member"),
             ("tick_ms = \"ten\"", "tick_ms"),
+            ("advertise = \"host:6004\"", "without a port"),
+            ("advertise = \"\"", "advertise"),
+            ("advertise = \"0.0.0.0\"", "advertise = \"0.0.0.0\" is out of range"),
         ] {
             let error = with_file(&[], file).unwrap_err().to_string();
             assert!(error.contains(named), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_advertised_as_they_are_written() {
+        for host in ["node-1.example", "10.0.0.1", "fd00::1"] {
+            let config = with_file(&["--advertise", host], "").unwrap();
+            assert_eq!(config.advertise, host);
         }
     }
 

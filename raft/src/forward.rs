@@ -10,6 +10,10 @@ use crate::rpc::peer::{Forward, Forwarded, PeerServiceClient};
 
 /// Most requests in one batch.
 pub const BATCH_ITEMS: usize = 256;
+/// A batch is closed when its requests hold this many bytes: with one more of the longest it still fits into a frame.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Most bytes of results in the answer to a batch, which has to fit into a frame too.
+const MAX_ANSWER_BYTES: usize = 6 * 1024 * 1024;
 
 /// Outcome of a command that was passed on.
 pub type SubmitResult = Result<(u64, Outcome), SubmitError>;
@@ -46,6 +50,59 @@ impl ForwardItem {
     /// Nothing was sent.
     pub fn refuse(self) {
         self.caller.answer(Err(Failure::NotSent));
+    }
+
+    fn weight_bytes(&self) -> usize {
+        match &self.request {
+            Forward::Submit { command, .. } => command.len(),
+            Forward::Query { query, .. } => query.len(),
+            Forward::OpenSession { .. } => 0,
+        }
+    }
+}
+
+/// Divides requests into batches that fit into a frame each, in order.
+pub fn batches(items: impl IntoIterator<Item = ForwardItem>) -> Vec<Vec<ForwardItem>> {
+    let mut batches = Vec::new();
+    let mut room_bytes = 0;
+    for item in items {
+        if room_bytes == 0 {
+            batches.push(Vec::new());
+            room_bytes = BATCH_BYTES;
+        }
+        room_bytes = room_bytes.saturating_sub(item.weight_bytes());
+        batches.last_mut().expect("one was just begun").push(item);
+    }
+    batches
+}
+
+/// Leaves out results that would not fit into one answer: a command's caller is told that it was applied, a reader to
+/// ask again.
+pub fn bound_answer(outcomes: &mut [Forwarded]) {
+    let mut total_bytes = 0;
+    for outcome in outcomes {
+        let bytes = result_bytes(outcome);
+        if total_bytes + bytes <= MAX_ANSWER_BYTES {
+            total_bytes += bytes;
+            continue;
+        }
+        match outcome {
+            Forwarded::Submit(Ok((_, outcome))) => *outcome = Outcome::AlreadyApplied,
+            Forwarded::Query(answer) => *answer = Err(QueryError::Busy),
+            Forwarded::Submit(Err(_)) => {}
+        }
+    }
+}
+
+fn result_bytes(outcome: &Forwarded) -> usize {
+    let outcome = match outcome {
+        Forwarded::Submit(Ok((_, outcome))) => outcome,
+        Forwarded::Query(Ok(answer)) => &answer.outcome,
+        Forwarded::Submit(Err(_)) | Forwarded::Query(Err(_)) => return 0,
+    };
+    match outcome {
+        Outcome::Done(bytes) | Outcome::Refused(bytes) => bytes.len(),
+        Outcome::AlreadyApplied => 0,
     }
 }
 
@@ -100,5 +157,78 @@ pub async fn pass_on(client: PeerServiceClient, batch: Vec<ForwardItem>) {
                 .for_each(|(caller, outcome)| caller.answer(Ok(outcome)));
         }
         Err(failure) => callers.into_iter().for_each(|caller| caller.answer(Err(failure.clone()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::rpc::client::MAX_COMMAND_BYTES;
+    use crate::rpc::wire::MAX_FRAME_BYTES;
+
+    fn command(sequence: u64, bytes: usize) -> ForwardItem {
+        let command = Bytes::from(vec![7; bytes]);
+        let (session, acked_below, remaining_ms) = (0, 0, 1);
+        let request = Forward::Submit { session, sequence, acked_below, command, remaining_ms };
+        ForwardItem::submit(request, Instant::now()).0
+    }
+
+    fn sequences(batch: &[ForwardItem]) -> Vec<u64> {
+        let sequence = |item: &ForwardItem| match item.request {
+            Forward::Submit { sequence, .. } => sequence,
+            Forward::OpenSession { .. } | Forward::Query { .. } => panic!("not a command"),
+        };
+        batch.iter().map(sequence).collect()
+    }
+
+    #[test]
+    fn a_batch_fits_into_a_frame_whatever_is_passed_on() {
+        let almost = BATCH_BYTES - 1;
+        let sizes = [almost, MAX_COMMAND_BYTES, 1, 2, MAX_COMMAND_BYTES, MAX_COMMAND_BYTES, 3];
+        let batches = batches((0..).zip(sizes).map(|(sequence, bytes)| command(sequence, bytes)));
+        let order: Vec<_> = batches.iter().map(|batch| sequences(batch)).collect();
+        assert_eq!(order, [vec![0, 1], vec![2, 3, 4], vec![5], vec![6]]);
+        for batch in batches {
+            let requests: Vec<_> = batch.into_iter().map(|item| item.request).collect();
+            let frame = postcard::to_stdvec(&requests).unwrap();
+            assert!(frame.len() < MAX_FRAME_BYTES, "{} bytes", frame.len());
+        }
+    }
+
+    #[test]
+    fn small_requests_share_a_batch() {
+        let batches = batches((0..256).map(|sequence| command(sequence, 100)));
+        assert_eq!(batches.len(), 1);
+        assert_eq!(sequences(&batches[0]), (0..256).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn results_beyond_a_frame_are_left_out_and_nothing_untrue_is_said_of_them() {
+        let outcome = || Outcome::Done(Bytes::from(vec![7; MAX_ANSWER_BYTES / 2]));
+        let read = || Forwarded::Query(Ok(Answer { read_index: 1, outcome: outcome() }));
+        let refused = Forwarded::Submit(Err(SubmitError::Busy));
+        let applied = |index, outcome| Forwarded::Submit(Ok((index, outcome)));
+        let mut outcomes = [
+            applied(1, outcome()),
+            read(),
+            refused.clone(),
+            applied(2, outcome()),
+            read(),
+            applied(3, Outcome::Done(Bytes::new())),
+        ];
+        bound_answer(&mut outcomes);
+        let left_out = Forwarded::Query(Err(QueryError::Busy));
+        let expected = [
+            applied(1, outcome()),
+            read(),
+            refused,
+            applied(2, Outcome::AlreadyApplied),
+            left_out,
+            applied(3, Outcome::Done(Bytes::new())),
+        ];
+        assert!(outcomes == expected);
+        assert!(postcard::to_stdvec(outcomes.as_slice()).unwrap().len() < MAX_FRAME_BYTES);
     }
 }

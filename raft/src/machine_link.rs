@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, future::poll_immediate};
 use state_machine::rpc::{
-    self as contract, Apply, Attach, AttachError, CONTRACT_VERSION, CommandResult, Query,
-    StateMachineServiceClient,
+    self as contract, Apply, Attach, AttachError, CONTRACT_VERSION, CommandResult, Connection,
+    Query, StateMachineServiceClient,
 };
 use tarpc::context::Context;
 use tokio::sync::mpsc;
@@ -91,12 +91,13 @@ async fn attend(
     backoff: &mut Backoff,
 ) -> Down {
     let Feeder { cluster, node, boot } = feeder;
-    let client = match contract::connect(endpoint, cluster, node.0, boot, CONNECT_TIMEOUT).await {
-        Ok(client) => client,
+    let connection = match contract::connect(endpoint, cluster, node.0, boot, CONNECT_TIMEOUT).await
+    {
+        Ok(connection) => connection,
         Err(error) => return Down::Broken(format!("cannot connect: {error}")),
     };
     let attach = Attach { contract: CONTRACT_VERSION, cluster, node: node.0, boot };
-    let info = match client.attach(deadline(ATTACH_TIMEOUT), attach).await {
+    let info = match connection.client.attach(deadline(ATTACH_TIMEOUT), attach).await {
         Ok(Ok(info)) => info,
         Ok(Err(AttachError::Access(busy))) => {
             return Down::Broken(format!("cannot attach: {busy}"));
@@ -111,17 +112,18 @@ async fn attend(
     if events.send(CommitsEvent::Machine(attached)).await.is_err() {
         return Down::Closed;
     }
-    carry(attachment, &client, boot, events, calls).await
+    carry(attachment, connection, boot, events, calls).await
 }
 
 /// Carries calls to the machine and its answers back: batches in order, queries as they come.
 async fn carry(
     attachment: u64,
-    client: &StateMachineServiceClient,
+    connection: Connection,
     boot: u64,
     events: &mpsc::Sender<CommitsEvent>,
     calls: &mut mpsc::Receiver<MachineCall>,
 ) -> Down {
+    let Connection { client, mut closed } = connection;
     let mut batches = FuturesOrdered::<Answer<Result<MachineEvent, String>>>::new();
     let mut queries = FuturesUnordered::<Answer<Result<MachineEvent, String>>>::new();
     loop {
@@ -151,6 +153,8 @@ async fn carry(
                 }
                 continue;
             }
+            // Without a call under way nothing else would tell.
+            _ended = &mut closed => Err("the connection ended".to_owned()),
         };
         match event {
             Ok(event) => {
@@ -204,5 +208,58 @@ async fn ask(
         }
         Ok(Err(error)) => Err(format!("did not answer a query: {error}")),
         Err(error) => Err(format!("no answer to a query: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_machine::attachment::MemoryAttachment;
+    use state_machine::host::Host;
+    use state_machine::register::Register;
+    use state_machine::server;
+    use state_machine::worker::{self, SyncPolicy};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::rpc::wire::Listener;
+
+    /// Serves one connection to an empty machine.
+    async fn serve_once(listener: &Listener) -> JoinHandle<()> {
+        let host = Host::new(Register::new(), Box::new(MemoryAttachment::default())).unwrap();
+        let policy = SyncPolicy { interval: Duration::from_secs(1), entries: 1 };
+        let (machine, _ended) = worker::spawn(host, policy).unwrap();
+        let io = listener.accept().await.unwrap();
+        let service = server::Connection::new(machine);
+        tokio::spawn(async move { drop(contract::serve(io, true, service).await) })
+    }
+
+    async fn next(events: &mut mpsc::Receiver<CommitsEvent>) -> MachineEvent {
+        let event = tokio::time::timeout(Duration::from_secs(10), events.recv()).await;
+        match event.expect("in time").expect("the link lives") {
+            CommitsEvent::Machine(event) => event,
+            CommitsEvent::FromEntries(message) => panic!("not from the link: {message:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_dies_while_nothing_is_asked_of_it_is_noticed_and_attached_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("machine.sock");
+        let listener = Listener::unix(&socket).await.unwrap();
+        let (events, mut told) = mpsc::channel(8);
+        let (_calls, queue) = mpsc::channel(8);
+        let feeder = Feeder { cluster: 1, node: NodeId(2), boot: 3 };
+        tokio::spawn(run(Endpoint::Unix(socket), feeder, events, queue));
+        for expected in 1..3 {
+            let machine = serve_once(&listener).await;
+            let attached = next(&mut told).await;
+            assert!(
+                matches!(attached, MachineEvent::Attached { attachment, .. } if attachment == expected),
+                "{attached:?}"
+            );
+            machine.abort();
+            let detached = next(&mut told).await;
+            assert!(matches!(detached, MachineEvent::Detached { .. }), "{detached:?}");
+        }
     }
 }

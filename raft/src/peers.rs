@@ -213,7 +213,7 @@ impl Task {
         let client = connection.client;
         let mut calls = FuturesUnordered::<Call>::new();
         let mut forwards = FuturesUnordered::new();
-        let mut batch = Vec::new();
+        let mut items = Vec::new();
         loop {
             tokio::select! {
                 biased;
@@ -229,8 +229,10 @@ impl Task {
                     calls.extend(started(Self::call(&client, envelope)).await);
                 }
                 Some(()) = forwards.next() => {}
-                _ = self.forwarding.recv_many(&mut batch, forward::BATCH_ITEMS) => {
-                    forwards.push(forward::pass_on(client.clone(), std::mem::take(&mut batch)));
+                _ = self.forwarding.recv_many(&mut items, forward::BATCH_ITEMS) => {
+                    for batch in forward::batches(items.drain(..)) {
+                        forwards.push(forward::pass_on(client.clone(), batch));
+                    }
                 }
                 _ended = &mut connection.closed => return,
                 Ok(()) = self.addresses.changed() => return,

@@ -2,27 +2,29 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 
 use crate::config::{Bootstrap, Config, ConfigError};
-use crate::consensus::{self, Entry, Index, Membership, NodeInfo, Raft, Restored};
+use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use crate::identity::{DataDir, IdentityError};
 use crate::machine_link::{self, Feeder};
 use crate::node::Node;
 use crate::peers::Peers;
-use crate::pipeline::digest_commits::DigestCommits;
+use crate::pipeline::digest_commits::{CommitsEvent, DigestCommits, MachineCall};
 use crate::pipeline::digest_entries::{DigestEntries, EntriesEvent};
+use crate::room::Room;
 use crate::roster::{Autopilot, Policy};
 use crate::roster_link::{self, Sight};
-use crate::rpc::wire::Listener;
+use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
 use crate::tasks::{CommitsTask, EntriesTask, QUEUE_EVENTS, Synced, log_events};
-use crate::wal::{DiskError, OpenError, Options, RealDisk, Wal, Writer};
+use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
 const MAX_APPEND_BYTES: usize = 1024 * 1024;
@@ -83,8 +85,16 @@ impl RunError {
             Self::Listen(_) => 3,
             Self::Identity(IdentityError::Io { .. } | IdentityError::Locked { .. })
             | Self::Log(OpenError::Locked { .. }) => 4,
-            Self::Identity(IdentityError::Damaged { .. } | IdentityError::LogMissing { .. })
-            | Self::Log(OpenError::Damaged(_) | OpenError::UnknownVersion { .. }) => 11,
+            Self::Identity(
+                IdentityError::Damaged { .. }
+                | IdentityError::LogMissing { .. }
+                | IdentityError::LogOfAnother { .. },
+            )
+            | Self::Log(
+                OpenError::Damaged(_)
+                | OpenError::UnknownVersion { .. }
+                | OpenError::Unreadable(ReadError::Damaged(_)),
+            ) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,
@@ -107,86 +117,130 @@ impl RunError {
 /// # Errors
 /// See [`RunError`]. Nothing that was acknowledged is lost by any of them.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunError> {
-    let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
-    let (wal, restored) = open_log(&config, &data_dir)?;
-    data_dir.begin_boot()?;
-    let listener =
-        Listener::tcp(&std::net::SocketAddr::new(config.bind, config.raft_port).to_string())
-            .await
-            .map_err(RunError::Listen)?;
-    let port = listener.local_address().map_or(config.raft_port, |address| address.port());
-    let raft_address = format!("{}:{port}", bracketed(&config.advertise));
-    let founding = data_dir.identity().founding;
-    let node = Arc::new(Node::new(data_dir, config.name.clone(), raft_address));
-    tracing::info!(
-        node = %node.id, boot = node.boot, name = node.name, last = %restored.last, term = restored.hard_state.term.0,
-        fsync = config.fsync, "starting"
-    );
-
-    let (inbox, inbox_events) = mpsc::channel(QUEUE_EVENTS);
-    let (commits, commits_events) = mpsc::channel(QUEUE_EVENTS);
-    let (calls, calls_queue) = mpsc::channel(QUEUE_CALLS);
-    let (failed, mut failures) = mpsc::channel(1);
-    let (synced, synced_seen) = watch::channel(Synced::default());
-    let (sight, sight_seen) = watch::channel(Sight::default());
-
-    let log = Writer::spawn(wal, log_events(inbox.clone(), synced, failed))?;
-    let first = first_index(&restored);
-    let empty = restored.last.index == Index(0);
-    let tail = restored.tail.clone();
-    let stage = entries_stage(&config, &node, restored, &tail, first);
-    let second_stage = DigestCommits::new(first);
-    let (status, commits_status) = watch::channel(second_stage.status());
-    let peers = Peers::new(Arc::clone(&node), inbox.clone());
-    let shared = Shared {
-        node: Arc::clone(&node),
-        inbox: inbox.clone(),
-        routes: peers.routes(),
-        commits: commits_status,
-        sight: sight_seen.clone(),
-        tick: config.tick,
-        request_timeout: config.request_timeout,
-        fsync: config.fsync,
-    };
-
-    let mut owners = JoinSet::new();
-    let entries_task = EntriesTask {
-        stage,
-        inbox: inbox_events,
-        synced: synced_seen.clone(),
-        log,
-        peers,
-        commits: commits.clone(),
-        tick: config.tick,
-    };
-    let draining = owners.spawn(entries_task.run(stop.clone()));
-    let commits_task = CommitsTask {
-        stage: second_stage,
-        inbox: commits_events,
-        entries: inbox.clone(),
-        calls,
-        status,
-    };
-    owners.spawn(commits_task.run());
-    owners.spawn(feed_machine(config.clone(), Arc::clone(&node), commits, calls_queue));
-    owners.spawn(roster_link::run(config.member.clone(), Arc::clone(&node), sight, inbox.clone()));
-    owners.spawn(server::run(listener, shared));
-    if empty && (founding || config.bootstrap.is_some()) {
-        let task =
-            bootstrap(config.clone(), Arc::clone(&node), founding, sight_seen, synced_seen, inbox);
-        owners.spawn(async move {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "cannot found a cluster");
-            }
-        });
-    }
+    let opened = Opened::open(config).await?;
+    let (failed, failures) = mpsc::channel(1);
+    let port = opened.port;
+    let config = opened.config.clone();
+    let (owners, draining) = opened.start(failed, stop)?;
     announce(&config, port)?;
+    attend(owners, draining, failures).await
+}
 
+/// Everything that can fail at start, done.
+struct Opened {
+    config: Config,
+    node: Arc<Node>,
+    founding: bool,
+    wal: Wal,
+    restored: Restored,
+    listener: Listener,
+    port: u16,
+}
+
+impl Opened {
+    async fn open(config: Config) -> Result<Self, RunError> {
+        let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
+        let (wal, restored) = open_log(&config, &data_dir)?;
+        let is_blank =
+            restored.last == LogId::default() && restored.hard_state == HardState::default();
+        data_dir.begin_boot(is_blank)?;
+        let address = SocketAddr::new(config.bind, config.raft_port).to_string();
+        let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
+        let port = listener.local_address().map_or(config.raft_port, |address| address.port());
+        let raft_address = format!("{}:{port}", bracketed(&config.advertise));
+        let founding = data_dir.identity().founding;
+        let node = Arc::new(Node::new(data_dir, config.name.clone(), raft_address));
+        tracing::info!(
+            node = %node.id, boot = node.boot, name = node.name, last = %restored.last,
+            term = restored.hard_state.term.0, fsync = config.fsync, "starting"
+        );
+        Ok(Self { config, node, founding, wal, restored, listener, port })
+    }
+
+    /// Wires stages and links together as drawn in the crate's documentation. Returns their tasks, and which of them
+    /// ends last when the process is told to stop.
+    fn start(
+        self,
+        failed: mpsc::Sender<String>,
+        stop: watch::Receiver<bool>,
+    ) -> io::Result<(JoinSet<()>, task::Id)> {
+        let Self { config, node, founding, wal, restored, listener, .. } = self;
+        let (inbox, inbox_events) = mpsc::channel(QUEUE_EVENTS);
+        let (commits, commits_events) = mpsc::channel(QUEUE_EVENTS);
+        let (calls, calls_queue) = mpsc::channel(QUEUE_CALLS);
+        let (synced, synced_seen) = watch::channel(Synced::default());
+        let (sight, sight_seen) = watch::channel(Sight::default());
+        let log = Writer::spawn(wal, log_events(inbox.clone(), synced, failed))?;
+
+        let first = first_index(&restored);
+        let empty = restored.last.index == Index(0);
+        let stage = entries_stage(&config, &node, restored, first);
+        let second_stage = DigestCommits::new(first);
+        let (status, commits_status) = watch::channel(second_stage.status());
+        let peers = Peers::new(Arc::clone(&node), inbox.clone());
+        let shared = Shared {
+            node: Arc::clone(&node),
+            inbox: inbox.clone(),
+            routes: peers.routes(),
+            commits: commits_status,
+            sight: sight_seen.clone(),
+            tick: config.tick,
+            request_timeout: config.request_timeout,
+            fsync: config.fsync,
+        };
+        let entries_task = EntriesTask {
+            stage,
+            inbox: inbox_events,
+            synced: synced_seen.clone(),
+            log,
+            peers,
+            commits: commits.clone(),
+            tick: config.tick,
+        };
+        let commits_task = CommitsTask {
+            stage: second_stage,
+            inbox: commits_events,
+            entries: inbox.clone(),
+            calls,
+            status,
+        };
+
+        let mut owners = JoinSet::new();
+        let draining = owners.spawn(entries_task.run(stop)).id();
+        owners.spawn(commits_task.run());
+        owners.spawn(feed_machine(
+            config.state_machine.clone(),
+            Arc::clone(&node),
+            commits,
+            calls_queue,
+        ));
+        owners.spawn(roster_link::run(
+            config.member.clone(),
+            Arc::clone(&node),
+            sight,
+            inbox.clone(),
+        ));
+        owners.spawn(server::run(listener, shared, Room::make()));
+        if empty && (founding || config.bootstrap.is_some()) {
+            owners.spawn(bootstrap(config, node, founding, sight_seen, synced_seen, inbox));
+        }
+        Ok((owners, draining))
+    }
+}
+
+/// Waits for the end: an orderly one, the log's, or a panic of a task that owns state.
+async fn attend(
+    mut owners: JoinSet<()>,
+    draining: task::Id,
+    mut failures: mpsc::Receiver<String>,
+) -> Result<(), RunError> {
     loop {
         tokio::select! {
+            // A failed last sync is told before the task that waited for it ends: then both are ready.
+            biased;
             Some(reason) = failures.recv() => return Err(RunError::LogFailed(reason)),
             Some(ended) = owners.join_next_with_id() => match ended {
-                Ok((task, ())) if task == draining.id() => return Ok(()),
+                Ok((task, ())) if task == draining => return Ok(()),
                 Ok(_) => {}
                 Err(error) if error.is_panic() => return Err(RunError::Panic(panic_text(error))),
                 Err(_cancelled) => {}
@@ -223,13 +277,8 @@ fn first_index(restored: &Restored) -> Index {
     restored.snapshot.as_ref().map_or(Index(1), |snapshot| snapshot.last.index.next())
 }
 
-fn entries_stage(
-    config: &Config,
-    node: &Node,
-    restored: Restored,
-    tail: &[Entry],
-    first: Index,
-) -> DigestEntries {
+fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index) -> DigestEntries {
+    let tail = restored.tail.clone();
     let raft = Raft::new(
         consensus::Config {
             id: node.id,
@@ -252,18 +301,18 @@ fn entries_stage(
         max_learners: config.max_learners,
         promote_after_ticks: u64::try_from(promote_after).unwrap_or(u64::MAX),
     };
-    DigestEntries::new(raft, tail, first, Autopilot::new(policy))
+    DigestEntries::new(raft, &tail, first, Autopilot::new(policy))
 }
 
 /// The state machine is told whose it is, so its link waits until this node knows its cluster.
 async fn feed_machine(
-    config: Config,
+    machine: Endpoint,
     node: Arc<Node>,
-    commits: mpsc::Sender<crate::pipeline::digest_commits::CommitsEvent>,
-    calls: mpsc::Receiver<crate::pipeline::digest_commits::MachineCall>,
+    commits: mpsc::Sender<CommitsEvent>,
+    calls: mpsc::Receiver<MachineCall>,
 ) {
     let feeder = Feeder { cluster: node.known_cluster().await, node: node.id, boot: node.boot };
-    machine_link::run(config.state_machine, feeder, commits, calls).await;
+    machine_link::run(machine, feeder, commits, calls).await;
 }
 
 /// Founds a cluster with this node as its only voter, unless gossip shows that there is one already. Also completes a
@@ -272,22 +321,35 @@ async fn bootstrap(
     config: Config,
     node: Arc<Node>,
     founding: bool,
-    mut sight: watch::Receiver<Sight>,
-    mut synced: watch::Receiver<Synced>,
+    sight: watch::Receiver<Sight>,
+    synced: watch::Receiver<Synced>,
     inbox: mpsc::Sender<EntriesEvent>,
+) {
+    let looks_first = !founding && config.bootstrap == Some(Bootstrap::Window);
+    if looks_first && cluster_appears(sight, config.discovery_window).await {
+        tracing::info!("gossip shows an existing cluster: waiting to be taken in");
+    } else if let Err(error) = found(&node, founding, synced, &inbox).await {
+        tracing::error!(%error, "cannot found a cluster");
+    }
+}
+
+/// Whether gossip shows a cluster within the window, which begins when there is a member daemon to ask.
+async fn cluster_appears(mut sight: watch::Receiver<Sight>, window: Duration) -> bool {
+    tracing::info!(window_ms = window.as_millis(), "looking for an existing cluster");
+    if sight.wait_for(Sight::is_connected).await.is_err() {
+        return true;
+    }
+    let exists = sight.wait_for(|sight| !sight.clusters.is_empty());
+    tokio::time::timeout(window, exists).await.is_ok()
+}
+
+async fn found(
+    node: &Node,
+    founding: bool,
+    mut synced: watch::Receiver<Synced>,
+    inbox: &mpsc::Sender<EntriesEvent>,
 ) -> Result<(), IdentityError> {
     if !founding {
-        if config.bootstrap == Some(Bootstrap::Window) {
-            tracing::info!(
-                window_ms = config.discovery_window.as_millis(),
-                "looking for an existing cluster"
-            );
-            let exists = sight.wait_for(|sight| !sight.clusters.is_empty());
-            if tokio::time::timeout(config.discovery_window, exists).await.is_ok() {
-                tracing::info!("gossip shows an existing cluster: waiting to be taken in");
-                return Ok(());
-            }
-        }
         if node.cluster().is_some() {
             return Ok(());
         }
@@ -313,7 +375,7 @@ async fn bootstrap(
 
 /// Says where this process listens, to people and to the ready file.
 fn announce(config: &Config, port: u16) -> Result<(), RunError> {
-    let address = std::net::SocketAddr::new(config.bind, port);
+    let address = SocketAddr::new(config.bind, port);
     tracing::info!(%address, advertise = config.advertise, "serving peers and clients");
     let Some(path) = &config.ready_file else { return Ok(()) };
     let ready = serde_json::json!({ "pid": std::process::id(), "raft": address.to_string() });
@@ -331,7 +393,7 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-fn panic_text(error: tokio::task::JoinError) -> String {
+fn panic_text(error: task::JoinError) -> String {
     let panic = error.into_panic();
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied())
@@ -341,3 +403,54 @@ fn panic_text(error: tokio::task::JoinError) -> String {
 
 /// How long the process may take to end after a signal, before it is cut short.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
+
+    #[tokio::test]
+    async fn a_failed_last_sync_is_no_clean_stop() {
+        for _ in 0..64 {
+            let (failed, failures) = mpsc::channel(1);
+            let mut owners = JoinSet::new();
+            let draining = owners.spawn(async move { failed.try_send("EIO".to_owned()).unwrap() });
+            let draining = draining.id();
+            task::yield_now().await;
+            let end = attend(owners, draining, failures).await;
+            assert!(matches!(end, Err(RunError::LogFailed(_))), "{end:?}");
+        }
+    }
+
+    fn config(data_dir: &Path) -> Config {
+        let data_dir = data_dir.to_str().unwrap();
+        let flags = ["raft", "--data-dir", data_dir, "--port-base", "0"];
+        Settings::try_parse_from(flags).unwrap().check().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_log_without_its_identity_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        drop(Opened::open(config.clone()).await.unwrap());
+        let raft = dir.path().join("raft");
+        let data_dir = DataDir::open(&raft).unwrap();
+        let (mut wal, _) = open_log(&config, &data_dir).unwrap();
+        let id = LogId::new(Term(1), Index(1));
+        let persist = Persist {
+            batch: BatchNo(1),
+            hard_state: Some(HardState { term: Term(1), vote: None }),
+            append: vec![Entry { id, payload: Payload::Noop }],
+            ..Persist::default()
+        };
+        wal.append(&[persist]).unwrap();
+        drop((wal, data_dir));
+        fs::remove_file(raft.join("identity")).unwrap();
+        let refused = Opened::open(config).await.err().expect("it must not start");
+        assert_eq!(refused.exit_code(), 11, "{refused}");
+        assert!(!raft.join("identity").exists(), "nothing was changed");
+    }
+}

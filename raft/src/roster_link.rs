@@ -28,7 +28,7 @@ pub struct Sight {
     pub member: Arc<str>,
     /// All members, as last seen; their place in the configuration is left open.
     pub members: Arc<[MemberStatus]>,
-    /// Clusters that living members belong to.
+    /// Clusters that members belong to, save those who left: one whose members are all down is still there.
     pub clusters: Arc<[u128]>,
 }
 
@@ -39,6 +39,15 @@ impl Default for Sight {
             members: Arc::new([]),
             clusters: Arc::new([]),
         }
+    }
+}
+
+const CONNECTED: &str = "connected";
+
+impl Sight {
+    /// Whether the member daemon has told anything yet, and is there.
+    pub fn is_connected(&self) -> bool {
+        &*self.member == CONNECTED
     }
 }
 
@@ -133,15 +142,19 @@ impl Link {
     }
 
     async fn publish(&self, view: &View) {
-        let alive = view.members.iter().filter(|member| member.state == State::Alive);
         self.sight.send_replace(Sight {
-            member: Arc::from("connected"),
+            member: Arc::from(CONNECTED),
             members: view.members.iter().map(member_status).collect(),
-            clusters: alive.filter_map(|member| member.tags.cluster).collect(),
+            clusters: clusters(view),
         });
         let candidates = Arc::new(candidates(view, self.node.cluster()));
         drop(self.inbox.send(EntriesEvent::Candidates(candidates)).await);
     }
+}
+
+fn clusters(view: &View) -> Arc<[u128]> {
+    let staying = view.members.iter().filter(|member| member.state != State::Left);
+    staying.filter_map(|member| member.tags.cluster).collect()
 }
 
 fn member_status(member: &contract::MemberView) -> MemberStatus {
@@ -164,13 +177,12 @@ fn state_name(state: State) -> &'static str {
     }
 }
 
-/// Those that run a raft and are of our cluster or of none. Where a node id is seen twice (its member daemon was given a
+/// Those that run a raft and are of our cluster or of none; before we have one, those of none. Where a node id is seen twice (its member daemon was given a
 /// new directory), the living one counts.
 fn candidates(view: &View, ours: Option<u128>) -> Vec<Candidate> {
     let mut by_node = BTreeMap::<NodeId, Candidate>::new();
     for member in &view.members {
-        let foreign =
-            member.tags.cluster.is_some() && ours.is_some() && member.tags.cluster != ours;
+        let foreign = member.tags.cluster.is_some() && member.tags.cluster != ours;
         let Some(node) = member.tags.node.filter(|node| *node != 0 && !foreign).map(NodeId) else {
             continue;
         };
@@ -228,5 +240,20 @@ mod tests {
         let summary: Vec<_> =
             found.iter().map(|c| (c.node.0, c.alive, c.info.raft_address.as_str())).collect();
         assert_eq!(summary, [(10, true, "h1:1"), (20, true, "h2:1"), (50, true, "h5:1")]);
+        let before_we_have_one: Vec<_> = candidates(&view, None).iter().map(|c| c.node.0).collect();
+        assert_eq!(before_we_have_one, [20], "it could be founded beside theirs");
+    }
+
+    #[test]
+    fn a_cluster_whose_members_are_down_is_there_all_the_same() {
+        for (state, expected) in [
+            (State::Alive, &[7][..]),
+            (State::Suspect, &[7]),
+            (State::Dead, &[7]),
+            (State::Left, &[]),
+        ] {
+            let members = vec![seen(1, Some(10), Some(7), state), seen(2, Some(20), None, state)];
+            assert_eq!(&*clusters(&View { version: 1, members }), expected, "{state:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The tasks around the two stages: they wait, the stages decide.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,12 +12,15 @@ use crate::pipeline::ToCommits;
 use crate::pipeline::digest_commits::{CommitsEvent, CommitsStatus, DigestCommits, MachineCall};
 use crate::pipeline::digest_entries::{DigestEntries, EntriesActions, EntriesEvent, FetchFor};
 use crate::roster::Candidate;
-use crate::wal::{WalEvent, Writer};
+use crate::wal::{ReadError, WalEvent, Writer};
 
 /// Events that wait for a stage; beyond it callers are told `Busy`, and everybody else waits.
 pub const QUEUE_EVENTS: usize = 4096;
 /// Events that a stage digests at once.
 const BATCH_EVENTS: usize = 1024;
+
+/// How long a stopping process finishes what is under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the log has made durable.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,9 +51,15 @@ pub fn log_events(
             // The first stage never waits for this thread, so this ends. Closed: the process is stopping.
             drop(inbox.blocking_send(EntriesEvent::Fetched { purpose: purpose(token), entries }));
         }
-        WalEvent::Fetched { entries: Err(error), .. } => {
-            drop(failed.blocking_send(error.to_string()));
-        }
+        WalEvent::Fetched { token, entries: Err(error) } => match (purpose(token), error) {
+            // Truncated since the core asked, or not readable just now: it asks again if it still needs them.
+            (FetchFor::Core, error @ (ReadError::Beyond { .. } | ReadError::Disk(_))) => {
+                tracing::warn!(%error, "cannot read entries for a peer that is behind");
+            }
+            (FetchFor::Core | FetchFor::Feed(_), error) => {
+                drop(failed.blocking_send(error.to_string()));
+            }
+        },
         WalEvent::Failed(error) => drop(failed.blocking_send(error.to_string())),
     })
 }
@@ -86,19 +95,23 @@ pub struct EntriesTask {
 }
 
 impl EntriesTask {
-    /// Runs until `stop`, then waits until the log is durable.
+    /// Runs until `stop`, finishes what is under way for a few seconds at most, and makes the log durable.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut drained_by = None;
         let mut ticks = interval(self.tick);
         // After a stall one tick is enough: many at once would look like a silent leader.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut events = Vec::with_capacity(BATCH_EVENTS);
         let mut overflow = VecDeque::new();
         self.peers.follow_membership(self.stage.raft().status().membership);
-        loop {
+        while !drained_by.is_some_and(|limit| self.stage.is_drained() || Instant::now() > limit) {
             let mut synced = false;
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = stop.wait_for(|stop| *stop), if drained_by.is_none() => {
+                    drained_by = Some(Instant::now() + DRAIN_TIMEOUT);
+                    events.push(EntriesEvent::Drain);
+                }
                 _ = ticks.tick() => events.push(EntriesEvent::Tick),
                 Ok(()) = self.synced.changed() => synced = true,
                 room = self.commits.reserve(), if !overflow.is_empty() => {
@@ -259,5 +272,34 @@ impl CommitsTask {
                 changed
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::consensus::Index;
+    use crate::wal::DiskError;
+
+    /// What the end of the log would be told, if a read for this purpose failed so.
+    fn failure_of(purpose: FetchFor, error: ReadError) -> Option<String> {
+        let (inbox, _events) = mpsc::channel(1);
+        let (failed, mut failures) = mpsc::channel(1);
+        let mut tell = log_events(inbox, watch::Sender::default(), failed);
+        tell(WalEvent::Fetched { token: token(purpose), entries: Err(error) });
+        failures.try_recv().ok()
+    }
+
+    #[test]
+    fn a_read_for_a_peer_that_finds_nothing_does_not_end_the_log() {
+        let beyond = || ReadError::Beyond { last: Index(3) };
+        assert_eq!(failure_of(FetchFor::Core, beyond()), None);
+        let source = io::Error::from(io::ErrorKind::Other);
+        let unreadable = DiskError { action: "read", path: "segment".into(), source };
+        assert_eq!(failure_of(FetchFor::Core, unreadable.into()), None);
+        assert!(failure_of(FetchFor::Core, ReadError::Stopped).is_some());
+        assert!(failure_of(FetchFor::Feed(0), beyond()).is_some(), "committed entries stay");
     }
 }

@@ -336,6 +336,15 @@ fn s5_1_all_servers_a_higher_term_in_an_answer_counts_too() {
     assert_eq!((role(&node), node.raft().hard_state().term), (RoleName::Follower, Term(9)));
 }
 
+#[test]
+fn s5_1_all_servers_an_answer_of_an_old_term_changes_nothing() {
+    // The acknowledgement was for a log that the follower has truncated since.
+    let (mut node, _) = leader(4, &[4]);
+    step(&mut node, accepted(2, 4, 3));
+    assert!(node.raft().status().peers.iter().all(|(_, peer)| peer.match_index == Index(0)));
+    assert_eq!(node.raft().commit_index(), Index(0));
+}
+
 // Followers.
 
 #[test]

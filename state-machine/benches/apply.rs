@@ -47,7 +47,7 @@ async fn run(machine: &str, batch_entries: u64) {
     let data_dir = tempfile::tempdir().unwrap();
     let (daemon, socket) = start(data_dir.path(), machine).await;
     let limit = Duration::from_secs(5);
-    let client = rpc::connect(&Endpoint::Unix(socket), 1, 1, 1, limit).await.unwrap();
+    let client = rpc::connect(&Endpoint::Unix(socket), 1, 1, 1, limit).await.unwrap().client;
     let attach = Attach { contract: CONTRACT_VERSION, cluster: 1, node: 1, boot: 1 };
     client.attach(context::current(), attach).await.unwrap().unwrap();
 

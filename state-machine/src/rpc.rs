@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tarpc::client::NewClient;
 use thiserror::Error;
+use tokio::task::JoinHandle;
 
 use crate::entries::{BlobError, EntryBlob};
 use crate::wire::{self, Endpoint, Hello, HelloError, Io, Refusal, Service};
@@ -471,6 +473,15 @@ pub enum RestoreError {
     },
 }
 
+/// A connection to a machine.
+#[derive(Debug)]
+pub struct Connection {
+    /// To call it by.
+    pub client: StateMachineServiceClient,
+    /// Ends when the connection does, whether or not a call is under way.
+    pub closed: JoinHandle<()>,
+}
+
 /// Connects to a machine as raft and says hello; [`attach`](StateMachineService::attach) is the caller's next step.
 ///
 /// The machine introduces itself without cluster and node: whose data it holds is told by its answer to `attach`, where a
@@ -485,11 +496,15 @@ pub async fn connect(
     node: u64,
     boot: u64,
     limit: Duration,
-) -> Result<StateMachineServiceClient, HelloError> {
+) -> Result<Connection, HelloError> {
     let mut io = endpoint.connect(limit).await?;
     Hello::new(Service::StateMachine, cluster, node, boot).open(&mut io).await?;
     let transport = wire::client_transport(io);
-    Ok(StateMachineServiceClient::new(tarpc::client::Config::default(), transport).spawn())
+    let NewClient { client, dispatch } =
+        StateMachineServiceClient::new(tarpc::client::Config::default(), transport);
+    // Why it ended reaches every call that waits.
+    let closed = tokio::spawn(async move { drop(dispatch.await) });
+    Ok(Connection { client, closed })
 }
 
 /// Says hello on an accepted connection and serves it until the caller closes it or dies. With `room` false it is refused as one

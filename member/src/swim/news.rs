@@ -5,15 +5,11 @@ use super::message::Update;
 use super::table::Merged;
 use super::{Event, Swim};
 
-/// How long our id may be contested before we insist again, in ms: two processes on copies of one directory must not
-/// outbid each other as fast as the network carries.
-const INSIST_EVERY_MS: u64 = 1_000;
-
 impl Swim {
     /// Takes news in and passes on what is new.
     pub(super) fn learn(&mut self, now_ms: u64, update: Update) {
         if update.id == self.id {
-            self.hear_of_ourselves(now_ms, &update);
+            self.hear_of_ourselves(&update);
             return;
         }
         let stranger = |(_, profile): &(Incarnation, super::Profile)| {
@@ -75,17 +71,13 @@ impl Swim {
     }
 
     /// What someone says of us. Only we decide what is true of us, but to be believed we must outbid it.
-    fn hear_of_ourselves(&mut self, now_ms: u64, update: &Update) {
+    fn hear_of_ourselves(&mut self, update: &Update) {
         if self.is_our_own_word(update) || !self.contradicts(update) {
             return;
         }
         let elsewhere = update.profile.as_ref().map(|(_, profile)| profile.address);
         let elsewhere = elsewhere.filter(|address| *address != self.profile.address);
         if let Some(address) = elsewhere {
-            if now_ms < self.timers.insist_ms {
-                return;
-            }
-            self.timers.insist_ms = now_ms + INSIST_EVERY_MS;
             self.output.events.push(Event::IdConflict { address });
         }
         let claim = update.standing.state;

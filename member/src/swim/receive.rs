@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::member::{MemberId, State};
+use super::member::MemberId;
 use super::message::{Envelope, Message, Update, decode_body};
 use super::probe::Relay;
 use super::table::Entry;
@@ -50,11 +50,6 @@ impl Swim {
         }
         let after = self.table.get(from).map(Entry::standing);
         self.on_message(now_ms, from, address, message, before != after);
-        let came_back = before.is_some_and(|standing| standing.state == State::Dead)
-            && after.is_some_and(|standing| standing.state == State::Alive);
-        if came_back {
-            self.meet_again(now_ms, from, address);
-        }
     }
 
     fn on_message(
@@ -153,13 +148,6 @@ impl Swim {
     fn on_sync(&mut self, from: MemberId, address: SocketAddr, reply: bool) {
         if reply && self.table.get(from).is_some() && self.timers.may_answer_sync() {
             self.send_view(from, address, false);
-        }
-    }
-
-    /// Someone whom we held dead speaks to us again: its whole side may have been cut off.
-    fn meet_again(&mut self, now_ms: u64, from: MemberId, address: SocketAddr) {
-        if self.timers.may_introduce(now_ms) {
-            self.send_sync_request(from, address);
         }
     }
 }

@@ -28,8 +28,6 @@ pub(super) struct Timers {
     introduce_ms: u64,
     sync_answers_left: u32,
     welcomed: bool,
-    /// Earliest time to insist on our id against another process.
-    pub(super) insist_ms: u64,
     /// When the caller was told to call again.
     pub(super) planned_ms: u64,
 }
@@ -46,7 +44,6 @@ impl Timers {
             introduce_ms: now_ms,
             sync_answers_left: MAX_SYNC_ANSWERS_PER_SECOND,
             welcomed: false,
-            insist_ms: now_ms,
             planned_ms: now_ms,
         }
     }
@@ -206,7 +203,7 @@ impl Swim {
         }
     }
 
-    pub(super) fn send_sync_request(&mut self, to: MemberId, address: SocketAddr) {
+    fn send_sync_request(&mut self, to: MemberId, address: SocketAddr) {
         let digest = self.table.digest(self.id, self.own);
         self.send(to, address, Message::SyncRequest { digest });
     }

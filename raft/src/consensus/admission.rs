@@ -115,7 +115,7 @@ fn check_outcome(outcome: AppendOutcome) -> Result<(), Reason> {
     }
 }
 
-/// Checks a snapshot's description, from a peer or from our own disk.
+/// Checks a snapshot's description, when it is offered and when it has arrived.
 pub(super) fn check_snapshot(meta: &SnapshotMeta, sender_term: Term) -> Result<(), Reason> {
     check_id(meta.last, sender_term)?;
     if meta.last.index == Index(0) {

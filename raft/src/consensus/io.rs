@@ -132,7 +132,9 @@ pub struct Persist {
     pub commit_index: Index,
 }
 
-/// Entries wanted from the log because their payloads left the cache: `from ..= to`.
+/// Entries wanted from the log because their payloads left the cache: `from ..= to`, all of them durable. The answer may
+/// end earlier, wherever a bound on bytes says so; an answer without entries means that the log could not be read, and
+/// they are asked for again after an election timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// First wanted.
@@ -233,7 +235,8 @@ pub struct Output {
     /// The snapshot that replaced our log and must be restored into the machine. `persist` truncates what contradicts
     /// it; after that, and after `compact_to`, the log goes on at `last.index + 1`.
     pub install: Option<SnapshotMeta>,
-    /// The log may drop everything up to and including this index.
+    /// The log may drop everything up to and including this index, once every batch handed out so far is durable: before
+    /// that, an entry which the snapshot replaces could be taken for one that follows it.
     pub compact_to: Option<Index>,
     /// For the log and the metrics.
     pub events: Vec<Event>,

@@ -36,7 +36,8 @@ pub enum Message {
     Append(AppendRequest),
     /// Answers `Append`.
     AppendResponse(AppendResponse),
-    /// "You are behind my log: take this snapshot". The runtime streams the bytes.
+    /// "You are behind my log: take this snapshot". The runtime streams the bytes. It is sent once: a stream that breaks off
+    /// or stays without answer has to be reported as [`Input::PeerUnreachable`](super::io::Input::PeerUnreachable).
     InstallSnapshot(SnapshotMeta),
     /// Answers `InstallSnapshot` once the snapshot is durable at the follower.
     SnapshotResponse(SnapshotResponse),
@@ -81,7 +82,7 @@ pub struct AppendRequest {
 pub struct AppendResponse {
     /// Whether the entries fit.
     pub outcome: AppendOutcome,
-    /// Repeated from the request.
+    /// Repeated from the request; zero when that was of an older term, whose rounds were numbered anew.
     pub read_seq: u64,
 }
 

@@ -118,7 +118,8 @@ pub struct NodeInfo {
 /// the entry is appended (thesis §4.1).
 ///
 /// Invariant: `outgoing` is not empty exactly while a joint change is under way (paper §6); then a decision needs a
-/// majority of `voters` *and* of `outgoing`. No learner is in `voters` or `outgoing`. `nodes` has an entry for each id.
+/// majority of `voters` *and* of `outgoing`. No learner is in `voters`; one that is in `outgoing` votes until the joint
+/// state is left, and only listens from then on. `nodes` has an entry for each id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// The voters; in a joint configuration the incoming set.

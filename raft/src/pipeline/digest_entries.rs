@@ -26,6 +26,8 @@ use crate::roster::{Autopilot, Candidate};
 
 /// Callers that wait in both stages, those of commands and of reads each; one more is refused with `Busy`.
 pub const MAX_WAITING_CALLERS: usize = 16 * 1024;
+/// Most bytes that are read from the log at once for a peer that is far behind; it asks for the rest.
+const MAX_FETCH_BYTES: usize = 4 * 1024 * 1024;
 /// Ticks between two looks at what has expired and at the autopilot.
 const HOUSEKEEPING_TICKS: u64 = 5;
 /// A peer's request that the core does not answer is forgotten after this many ticks; the peer asks again.
@@ -101,6 +103,8 @@ pub enum EntriesEvent {
     Candidates(Arc<Vec<Candidate>>),
     /// First configuration of a new cluster.
     Bootstrap(Membership),
+    /// The process is to end: take nothing new, hand leadership over, finish what is under way.
+    Drain,
     /// Somebody wants to see the core.
     Status(oneshot::Sender<Status>),
 }
@@ -148,6 +152,7 @@ pub struct DigestEntries {
     /// Latest stamp in our log: stamps never fall.
     time_ms: u64,
     autopilot: Autopilot,
+    draining: bool,
 }
 
 impl DigestEntries {
@@ -167,6 +172,7 @@ impl DigestEntries {
             feed: Feed::new(first),
             time_ms: 0,
             autopilot,
+            draining: false,
         };
         stage.note_stamps(tail);
         stage
@@ -189,6 +195,14 @@ impl DigestEntries {
     /// The core, to look at.
     pub fn raft(&self) -> &Raft {
         self.raft.as_ref().expect("the core is only away while it is stepped")
+    }
+
+    /// Whether nobody waits here any more, and nobody who could lead instead of this node is still to take over.
+    pub fn is_drained(&self) -> bool {
+        let waiting = self.commands_waiting.outstanding() + self.reads_waiting.outstanding();
+        let status = self.raft().status();
+        let leads = status.role == RoleName::Leader;
+        waiting == 0 && !(leads && successor(&status).is_some())
     }
 
     /// Commands are gathered in `proposals`, so that all of them become one step of the core.
@@ -216,7 +230,7 @@ impl DigestEntries {
             EntriesEvent::PeerUnreachable(peer) => self.step(Input::PeerUnreachable(peer), actions),
             EntriesEvent::LinkLost(leader) => self.step(Input::LinkLost(leader), actions),
             EntriesEvent::Synced { batch, hard_state, last } => {
-                // First the core: it may have more to say at once, and that waits for later batches only.
+                // What waited for this leaves before what the core has to say about it.
                 let free = self.outbox.synced(batch);
                 self.dispatch(free, actions);
                 self.step(Input::Synced { batch, hard_state, last }, actions);
@@ -232,6 +246,7 @@ impl DigestEntries {
             EntriesEvent::FromCommits(message) => self.hear_from_commits(message, actions),
             EntriesEvent::Candidates(candidates) => self.autopilot.candidates(&candidates),
             EntriesEvent::Bootstrap(membership) => self.step(Input::Bootstrap(membership), actions),
+            EntriesEvent::Drain => self.drain(actions),
             EntriesEvent::Status(reply) => drop(reply.send(self.raft().status())),
         }
     }
@@ -277,6 +292,9 @@ impl DigestEntries {
             submission;
         let expires = self.now.saturating_add(patience_ticks);
         let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue() };
+        if self.draining {
+            return waiting.answer(Err(SubmitRefused::NotLeader { leader: self.other_leader() }));
+        }
         if self.commands_waiting.outstanding() > MAX_WAITING_CALLERS {
             return waiting.answer(Err(SubmitRefused::Busy));
         }
@@ -289,12 +307,29 @@ impl DigestEntries {
     }
 
     fn read(&mut self, read: Read, actions: &mut EntriesActions) {
+        if self.draining {
+            return read.answer(Err(QueryRefused::NotLeader { leader: self.other_leader() }));
+        }
         if self.reads_waiting.outstanding() > MAX_WAITING_CALLERS {
             return read.answer(Err(QueryRefused::Busy));
         }
         let id = ReadId(self.fresh_id());
         self.reads.insert(id, read);
         self.step(Input::Read(id), actions);
+    }
+
+    /// Hands leadership to the voter that lacks least: nobody has to wait for an election timeout then.
+    fn drain(&mut self, actions: &mut EntriesActions) {
+        self.draining = true;
+        let status = self.raft().status();
+        if let Some(successor) = successor(&status) {
+            self.step(Input::Transfer(successor), actions);
+        }
+    }
+
+    fn other_leader(&self) -> Option<NodeId> {
+        let ours = self.raft().status().id;
+        self.raft().leader().filter(|leader| *leader != ours)
     }
 
     fn hear_from_commits(&mut self, message: FromCommits, actions: &mut EntriesActions) {
@@ -381,9 +416,8 @@ impl DigestEntries {
                 read.answer(Err(query_refused(refusal)));
             }
         }
-        actions
-            .fetch
-            .extend(output.fetch.into_iter().map(|fetch| (FetchFor::Core, fetch, usize::MAX)));
+        let core_reads = |fetch| (FetchFor::Core, fetch, MAX_FETCH_BYTES);
+        actions.fetch.extend(output.fetch.into_iter().map(core_reads));
         actions.events.extend(output.events);
     }
 
@@ -422,6 +456,12 @@ impl DigestEntries {
         });
         actions.to_commits.push(ToCommits::Committed(committed.collect()));
     }
+}
+
+/// The voter that lacks least of a leader's log.
+fn successor(status: &Status) -> Option<NodeId> {
+    let voters = status.peers.iter().filter(|(id, _)| status.membership.voters.contains(id));
+    voters.max_by_key(|(_, peer)| peer.match_index).map(|(id, _)| *id)
 }
 
 fn is_answer(body: &Message) -> bool {

@@ -10,6 +10,7 @@ use super::Shared;
 use super::client_service::ClientServer;
 use crate::consensus::{AppendRequest, Envelope, Index, Message, NodeId, Term, Token};
 use crate::entries;
+use crate::forward;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::client::{self, OpenSession, Submit};
 use crate::rpc::peer::{
@@ -55,7 +56,10 @@ impl PeerServer {
     }
 
     async fn forward_one(&self, request: Forward) -> Forwarded {
-        let due = |remaining_ms: u32| Instant::now() + Duration::from_millis(remaining_ms.into());
+        let due = |remaining_ms: u32| {
+            let remaining = Duration::from_millis(remaining_ms.into());
+            Instant::now() + remaining.min(self.shared.request_timeout)
+        };
         match request {
             Forward::Submit { session, sequence, acked_below, command, remaining_ms } => {
                 let request = Submit { session, sequence, acked_below, command, forward: false };
@@ -113,6 +117,9 @@ impl PeerService for PeerServer {
     }
 
     async fn forward(self, _: Context, batch: Vec<Forward>) -> Vec<Forwarded> {
-        join_all(batch.into_iter().map(|request| self.forward_one(request))).await
+        let mut outcomes =
+            join_all(batch.into_iter().map(|request| self.forward_one(request))).await;
+        forward::bound_answer(&mut outcomes);
+        outcomes
     }
 }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use raft::command::Kind;
-use raft::consensus::{Config, Index, LogId, Membership, NodeId, NodeInfo, Raft, Restored, Term};
+use raft::consensus::{
+    AppendOutcome, AppendResponse, Config, Envelope, Index, LogId, Membership, Message, NodeId,
+    NodeInfo, Raft, Restored, Term, Token,
+};
 use raft::pipeline::digest_entries::{
     DigestEntries, EntriesActions, EntriesEvent, FetchFor, MAX_WAITING_CALLERS, Submission,
 };
@@ -160,6 +163,36 @@ fn machine_that_comes_back_is_fed_from_the_log_when_memory_has_let_go() {
 }
 
 #[test]
+fn memory_for_a_peer_that_is_far_behind_is_bounded() {
+    let mut stage = stage(4 * 1024);
+    let learner = NodeId(2);
+    let membership = Membership {
+        voters: [NODE].into(),
+        learners: [learner].into(),
+        nodes: [(NODE, NodeInfo::default()), (learner, NodeInfo::default())].into(),
+        ..Membership::default()
+    };
+    settle(&mut stage, vec![EntriesEvent::Bootstrap(membership)]);
+    for _ in 0..100 {
+        settle(&mut stage, vec![EntriesEvent::Tick]);
+    }
+    for _ in 0..20 {
+        let (event, _answer) = submission(Bytes::from(vec![7; 1024]));
+        settle(&mut stage, vec![event]);
+    }
+    let outcome = AppendOutcome::Accepted { match_index: Index(0) };
+    let body = Message::AppendResponse(AppendResponse { outcome, read_seq: 0 });
+    let (term, token) = (stage.raft().hard_state().term, Token::default());
+    let empty = Envelope { from: learner, to: NODE, term, token, body };
+    let unreachable = EntriesEvent::PeerUnreachable(learner);
+    let actions = settle(&mut stage, vec![unreachable, EntriesEvent::PeerSays(empty)]);
+    let [(FetchFor::Core, _, max_bytes)] = actions.fetch[..] else {
+        panic!("one read of the log: {:?}", actions.fetch)
+    };
+    assert!(max_bytes <= 8 * 1024 * 1024, "{max_bytes} bytes");
+}
+
+#[test]
 fn machine_of_another_log_is_refused_by_index_and_by_term() {
     let mut stage = leader(1024 * 1024);
     let last = stage.raft().last();
@@ -190,4 +223,25 @@ fn stamps_never_fall() {
         }
     }
     assert_eq!(stamps, [5_000, 5_000, 6_000]);
+}
+
+#[test]
+fn stopping_node_takes_nothing_new_and_finishes_what_it_has() {
+    let mut stage = leader(1024 * 1024);
+    let (under_way, _answer) = submission(Bytes::from_static(b"x"));
+    let first = stage.handle(&mut vec![under_way], 1_000);
+    let (late, mut refused) = submission(Bytes::from_static(b"y"));
+    stage.handle(&mut vec![EntriesEvent::Drain, late], 1_000);
+    assert_eq!(refused.try_recv().unwrap(), Err(SubmitRefused::NotLeader { leader: None }));
+    assert!(!stage.is_drained(), "one still waits");
+    let persist = first.persist.last().unwrap();
+    let synced = EntriesEvent::Synced {
+        batch: persist.batch,
+        hard_state: stage.raft().hard_state(),
+        last: stage.raft().last(),
+    };
+    let actions = settle(&mut stage, vec![synced]);
+    assert!(!stage.is_drained(), "its caller is with the second stage");
+    drop(actions);
+    assert!(stage.is_drained());
 }

@@ -13,7 +13,7 @@ const HEALING_TICKS: u64 = 300;
 /// … and this many for each entry that somebody could be behind: windows may let through one at a time, read from disk.
 const HEALING_TICKS_PER_ENTRY: u64 = 8;
 impl World {
-    /// Everything is repaired, and everybody is started.
+    /// Everything is repaired, everybody is started, and talks over new connections.
     pub fn heal(&mut self) {
         self.network.heal();
         self.network.weather = Weather::CALM;
@@ -21,6 +21,7 @@ impl World {
         self.stopped.clear();
         self.climate = Climate::calm();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.network.reset(id);
             let node = self.nodes.get_mut(&id).expect("a known node");
             if !node.is_up() {
                 node.start();
@@ -72,7 +73,8 @@ impl World {
         assert_eq!(leader.term, term, "somebody disturbed a healthy leader");
     }
 
-    fn settled_leader(&self) -> Option<Status> {
+    /// The leader of the newest term, once it has committed an entry of it and no change is under way.
+    pub fn settled_leader(&self) -> Option<Status> {
         let statuses = self.nodes.values().map(|node| node.raft().status());
         let leader =
             statuses.filter(|status| status.leader_ready).max_by_key(|status| status.term)?;

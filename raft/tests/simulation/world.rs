@@ -14,7 +14,7 @@ use crate::invariants::{Before, Invariants, Nodes, Step};
 use crate::nemesis::Climate;
 use crate::network::{Network, Weather};
 use crate::support::node::Node;
-use crate::support::{membership, quick_config};
+use crate::support::{membership, print, quick_config};
 
 /// Five to begin with, and joiners.
 pub const NODES: u64 = 7;
@@ -47,24 +47,42 @@ pub struct World {
     /// Clocks that stand still until this tick, while everything else goes on.
     pub stopped: BTreeMap<NodeId, u64>,
     pub coverage: Coverage,
+    /// Whether everything that happens is printed.
+    trace: bool,
 }
 
 impl World {
+    /// A run whose misfortunes are a function of the seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let weather = Weather {
             loss: pick([0.0, 0.02, 0.1, 0.25], &mut rng),
             duplication: pick([0.0, 0.05, 0.2], &mut rng),
             delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
+            stragglers: pick([0.0, 0.02, 0.1], &mut rng),
         };
         let climate = Climate::random(&mut rng);
-        let nodes = (1..=NODES)
-            .map(|id| (NodeId(id), Node::new(random_config(NodeId(id), seed, &mut rng))))
-            .collect();
+        let configs: Vec<Config> =
+            (1..=NODES).map(|id| random_config(NodeId(id), seed, &mut rng)).collect();
+        Self::with(rng, weather, climate, configs)
+    }
+
+    /// A run without misfortunes, but for those that a test brings about.
+    pub fn calm(seed: u64) -> Self {
+        let configs = (1..=NODES).map(|id| quick_config(NodeId(id), seed)).collect();
+        Self::with(Xoshiro256PlusPlus::seed_from_u64(seed), Weather::CALM, Climate::calm(), configs)
+    }
+
+    fn with(
+        rng: Xoshiro256PlusPlus,
+        weather: Weather,
+        climate: Climate,
+        configs: Vec<Config>,
+    ) -> Self {
         Self {
             rng,
             now: 0,
-            nodes,
+            nodes: configs.into_iter().map(|config| (config.id, Node::new(config))).collect(),
             network: Network::new(weather),
             climate,
             clients: Clients::default(),
@@ -74,6 +92,14 @@ impl World {
             stalled: BTreeMap::new(),
             stopped: BTreeMap::new(),
             coverage: Coverage::default(),
+            trace: std::env::var_os("TRACE").is_some(),
+        }
+    }
+
+    /// All of them begin with a configuration in which they vote.
+    pub fn bootstrap(&mut self, voters: &[u64]) {
+        for &id in voters {
+            self.step(NodeId(id), Input::Bootstrap(membership(voters, &[])));
         }
     }
 
@@ -83,9 +109,7 @@ impl World {
     /// When an invariant does not hold, or when healing does not bring progress.
     pub fn run(mut self) -> Coverage {
         let voters: &[u64] = if self.rng.random_bool(0.5) { &[1, 2, 3] } else { &[1, 2, 3, 4, 5] };
-        for &id in voters {
-            self.step(NodeId(id), Input::Bootstrap(membership(voters, &[])));
-        }
+        self.bootstrap(voters);
         for _ in 0..CHAOS_TICKS {
             self.nemesis();
             self.tick();
@@ -135,6 +159,11 @@ impl World {
     }
 
     fn carry_out(&mut self, id: NodeId, output: Output) {
+        if self.trace {
+            for line in print::output(id, &output) {
+                println!("{} {line}", self.now);
+            }
+        }
         for fetch in output.fetch {
             self.coverage.fetches += 1;
             let delay = self.rng.random_range(1..4);
@@ -147,6 +176,9 @@ impl World {
 
     fn send(&mut self, envelope: Envelope) {
         self.invariants.check_sent(&self.nodes, &envelope);
+        if self.trace {
+            println!("{} {}", self.now, print::envelope(&envelope));
+        }
         if matches!(envelope.body, Message::InstallSnapshot(_)) {
             let broken_off = Input::PeerUnreachable(envelope.to);
             self.later(envelope.from, STREAM_TICKS, Later::Step(broken_off));

@@ -144,8 +144,8 @@ pub(crate) fn attach_request(boot: u64) -> Attach {
 impl Raft {
     /// Says hello and no more.
     pub(crate) async fn connect(endpoint: &Endpoint, boot: u64) -> Raft {
-        let client = rpc::connect(endpoint, CLUSTER, NODE, boot, PATIENCE).await.unwrap();
-        Raft { client, boot }
+        let connection = rpc::connect(endpoint, CLUSTER, NODE, boot, PATIENCE).await.unwrap();
+        Raft { client: connection.client, boot }
     }
 
     pub(crate) async fn attach(endpoint: &Endpoint, boot: u64) -> (Raft, Info) {
