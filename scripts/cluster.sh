@@ -159,13 +159,9 @@ launch() { # NODE [now]
 
 # --- Waiting ----------------------------------------------------------------------------------------------------------
 
-client() {
-  "$bin/raft-client" "$@"
-}
-
 # What a node says of itself: one JSON object on one line, or nothing.
 ask() { # NODE
-  client --endpoints "$(raft_address "$1")" --output json status 2>/dev/null | tr -d ' \n'
+  "$bin/raft-client" --endpoints "$(raft_address "$1")" --timeout-ms 1000 --output json status 2>/dev/null | tr -d ' \n'
 }
 
 expected_voters() { # NODES
@@ -255,7 +251,7 @@ say_how() { # NODES
   local where='' client=$bin/raft-client cluster=scripts/cluster.sh
   [[ $called_from == "$root" ]] || where=" (in $root)"
   if [[ $data != data ]]; then
-    client="$client --endpoints $(raft_address 1)"
+    client="$client --endpoints-file $data/endpoints"
     cluster="DATA_DIR=$data $cluster"
   fi
   cat <<END
@@ -263,7 +259,7 @@ The cluster is up: $1 nodes, $(expected_voters "$1") of them vote. To try$where:
 
   $client PUT pizzatoppings peporoni peppr cheddar anchoves onn it
   $client GET pizzatoppings
-  $client status
+  $client status --all
   $cluster kill 1          # kill -9 a whole node, then GET again
   $cluster start 1         # bring it back
   $cluster kill 2 raft     # kill -9 one process: it comes back by itself
@@ -344,7 +340,7 @@ status() {
   [[ -n $(all_pids) ]] || return 0
   bin=$(binaries)
   echo
-  client --endpoints "$(paste -sd, "$data/endpoints")" status
+  "$bin/raft-client" --endpoints-file "$data/endpoints" --timeout-ms 2000 status --all
 }
 
 logs() { # NODE [PROCESS]

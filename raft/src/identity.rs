@@ -53,6 +53,14 @@ pub enum IdentityError {
         /// Whose.
         node: NodeId,
     },
+    /// There is a log, but the identity that wrote it is gone or was replaced by an older copy.
+    #[error(
+        "{path} is missing or older than the log beside it, which has entries or votes: restore the whole data directory, or remove it so that this node joins anew under a new id"
+    )]
+    LogOfAnother {
+        /// The identity file.
+        path: PathBuf,
+    },
     /// The node belongs to a cluster already.
     #[error(
         "this node belongs to cluster {ours:032x} and cannot be taken into cluster {theirs:032x}"
@@ -141,16 +149,22 @@ impl DataDir {
     }
 
     fn holds_log(&self) -> bool {
-        // The log's own lock file stays behind when somebody removes its segments.
-        let is_segment = |file: fs::DirEntry| file.file_name() != "lock";
+        // The log's lock file and prepared segments stay behind when somebody removes its segments.
+        let is_segment = |file: fs::DirEntry| {
+            Path::new(&file.file_name()).extension().is_some_and(|e| e == "wal")
+        };
         fs::read_dir(self.wal()).is_ok_and(|mut files| files.any(|file| file.is_ok_and(is_segment)))
     }
 
-    /// Counts this start, once the log is there: from now on an identity without a log is refused.
+    /// Counts this start, once the log is there: from now on an identity without a log is refused. `log_is_blank` says
+    /// that it holds neither entries nor a vote: before a node knows its cluster it has neither.
     ///
     /// # Errors
-    /// The directory cannot be written.
-    pub fn begin_boot(&mut self) -> Result<(), IdentityError> {
+    /// The log was written under another identity, or the directory cannot be written.
+    pub fn begin_boot(&mut self, log_is_blank: bool) -> Result<(), IdentityError> {
+        if self.identity.cluster.is_none() && !log_is_blank {
+            return Err(IdentityError::LogOfAnother { path: self.path.join("identity") });
+        }
         self.store(Identity { boot: self.identity.boot + 1, ..self.identity })
     }
 
@@ -267,7 +281,7 @@ mod tests {
 
     fn with_log(dir: &Path) {
         fs::create_dir_all(dir.join("wal")).unwrap();
-        fs::write(dir.join("wal/segment"), "").unwrap();
+        fs::write(dir.join("wal/00000001.wal"), "").unwrap();
     }
 
     #[test]
@@ -275,13 +289,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         with_log(dir.path());
         let mut first = DataDir::open(dir.path()).unwrap();
-        first.begin_boot().unwrap();
+        first.begin_boot(true).unwrap();
         let cluster = first.found_cluster().unwrap();
         first.finish_founding().unwrap();
         let node = first.identity().node;
         drop(first);
         let mut second = DataDir::open(dir.path()).unwrap();
-        second.begin_boot().unwrap();
+        second.begin_boot(false).unwrap();
         let expected = Identity { node, boot: 2, cluster: Some(cluster), founding: false };
         assert_eq!(second.identity(), expected);
     }
@@ -307,7 +321,12 @@ mod tests {
     #[test]
     fn identity_without_its_log_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        DataDir::open(dir.path()).unwrap().begin_boot().unwrap();
+        DataDir::open(dir.path()).unwrap().begin_boot(true).unwrap();
+        fs::create_dir(dir.path().join("wal")).unwrap();
+        for file in ["wal/lock", "wal/next-3.tmp"] {
+            assert!(matches!(DataDir::open(dir.path()), Err(IdentityError::LogMissing { .. })));
+            fs::write(dir.path().join(file), "").unwrap();
+        }
         assert!(matches!(DataDir::open(dir.path()), Err(IdentityError::LogMissing { .. })));
     }
 
@@ -316,7 +335,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         with_log(dir.path());
         let mut data_dir = DataDir::open(dir.path()).unwrap();
-        data_dir.begin_boot().unwrap();
+        data_dir.begin_boot(true).unwrap();
         data_dir.adopt_cluster(u128::MAX / 3).unwrap();
         let identity = data_dir.identity();
         let whole = print(&identity).into_bytes();

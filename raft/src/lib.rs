@@ -27,6 +27,7 @@ pub mod node;
 pub mod peers;
 pub mod pipeline;
 pub mod process;
+pub mod room;
 pub mod roster;
 pub mod roster_link;
 pub mod rpc;

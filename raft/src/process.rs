@@ -11,13 +11,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
 use crate::config::{Bootstrap, Config, ConfigError};
-use crate::consensus::{self, Index, Membership, NodeInfo, Raft, Restored};
+use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use crate::identity::{DataDir, IdentityError};
 use crate::machine_link::{self, Feeder};
 use crate::node::Node;
 use crate::peers::Peers;
 use crate::pipeline::digest_commits::{CommitsEvent, DigestCommits, MachineCall};
 use crate::pipeline::digest_entries::{DigestEntries, EntriesEvent};
+use crate::room::Room;
 use crate::roster::{Autopilot, Policy};
 use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
@@ -84,7 +85,11 @@ impl RunError {
             Self::Listen(_) => 3,
             Self::Identity(IdentityError::Io { .. } | IdentityError::Locked { .. })
             | Self::Log(OpenError::Locked { .. }) => 4,
-            Self::Identity(IdentityError::Damaged { .. } | IdentityError::LogMissing { .. })
+            Self::Identity(
+                IdentityError::Damaged { .. }
+                | IdentityError::LogMissing { .. }
+                | IdentityError::LogOfAnother { .. },
+            )
             | Self::Log(
                 OpenError::Damaged(_)
                 | OpenError::UnknownVersion { .. }
@@ -135,7 +140,9 @@ impl Opened {
     async fn open(config: Config) -> Result<Self, RunError> {
         let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
         let (wal, restored) = open_log(&config, &data_dir)?;
-        data_dir.begin_boot()?;
+        let is_blank =
+            restored.last == LogId::default() && restored.hard_state == HardState::default();
+        data_dir.begin_boot(is_blank)?;
         let address = SocketAddr::new(config.bind, config.raft_port).to_string();
         let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
         let port = listener.local_address().map_or(config.raft_port, |address| address.port());
@@ -212,7 +219,7 @@ impl Opened {
             sight,
             inbox.clone(),
         ));
-        owners.spawn(server::run(listener, shared));
+        owners.spawn(server::run(listener, shared, Room::make()));
         if empty && (founding || config.bootstrap.is_some()) {
             owners.spawn(bootstrap(config, node, founding, sight_seen, synced_seen, inbox));
         }
@@ -228,6 +235,8 @@ async fn attend(
 ) -> Result<(), RunError> {
     loop {
         tokio::select! {
+            // A failed last sync is told before the task that waited for it ends: then both are ready.
+            biased;
             Some(reason) = failures.recv() => return Err(RunError::LogFailed(reason)),
             Some(ended) = owners.join_next_with_id() => match ended {
                 Ok((task, ())) if task == draining => return Ok(()),
@@ -381,3 +390,54 @@ fn panic_text(error: task::JoinError) -> String {
 
 /// How long the process may take to end after a signal, before it is cut short.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
+
+    #[tokio::test]
+    async fn a_failed_last_sync_is_no_clean_stop() {
+        for _ in 0..64 {
+            let (failed, failures) = mpsc::channel(1);
+            let mut owners = JoinSet::new();
+            let draining = owners.spawn(async move { failed.try_send("EIO".to_owned()).unwrap() });
+            let draining = draining.id();
+            task::yield_now().await;
+            let end = attend(owners, draining, failures).await;
+            assert!(matches!(end, Err(RunError::LogFailed(_))), "{end:?}");
+        }
+    }
+
+    fn config(data_dir: &Path) -> Config {
+        let data_dir = data_dir.to_str().unwrap();
+        let flags = ["raft", "--data-dir", data_dir, "--port-base", "0"];
+        Settings::try_parse_from(flags).unwrap().check().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_log_without_its_identity_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        drop(Opened::open(config.clone()).await.unwrap());
+        let raft = dir.path().join("raft");
+        let data_dir = DataDir::open(&raft).unwrap();
+        let (mut wal, _) = open_log(&config, &data_dir).unwrap();
+        let id = LogId::new(Term(1), Index(1));
+        let persist = Persist {
+            batch: BatchNo(1),
+            hard_state: Some(HardState { term: Term(1), vote: None }),
+            append: vec![Entry { id, payload: Payload::Noop }],
+            ..Persist::default()
+        };
+        wal.append(&[persist]).unwrap();
+        drop((wal, data_dir));
+        fs::remove_file(raft.join("identity")).unwrap();
+        let refused = Opened::open(config).await.err().expect("it must not start");
+        assert_eq!(refused.exit_code(), 11, "{refused}");
+        assert!(!raft.join("identity").exists(), "nothing was changed");
+    }
+}

@@ -6,7 +6,7 @@ mod peer_service;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::consensus::NodeId;
 use crate::inbound::{GRACE, Inbound};
@@ -14,14 +14,13 @@ use crate::node::Node;
 use crate::peers::Routes;
 use crate::pipeline::digest_commits::CommitsStatus;
 use crate::pipeline::digest_entries::EntriesEvent;
+use crate::room::Room;
 use crate::roster_link::Sight;
 use crate::rpc::wire::{self, Hello, HelloError, Io, Listener, Refusal, Service};
 use crate::rpc::{client, peer};
 use client_service::ClientServer;
 use peer_service::PeerServer;
 
-/// Client connections at once. Peers are not counted: they are few, and must always get in.
-const MAX_CLIENT_CONNECTIONS: usize = 1024;
 /// Pause after a failed accept (too many open files, say), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,18 +52,23 @@ impl Shared {
 }
 
 /// Accepts for ever.
-pub async fn run(listener: Listener, shared: Shared) {
+pub async fn run(listener: Listener, shared: Shared, room: Room) {
     let inbound = Inbound::default();
-    let client_slots = Arc::new(Semaphore::new(MAX_CLIENT_CONNECTIONS));
+    let client_slots = Arc::new(Semaphore::new(room.clients));
+    let stranger_slots = Arc::new(Semaphore::new(room.strangers));
     loop {
         match listener.accept().await {
             Ok(io) => {
+                let Ok(stranger) = Arc::clone(&stranger_slots).try_acquire_owned() else {
+                    tracing::debug!("too many connections without a hello: one more is closed");
+                    continue;
+                };
                 let connection = Connection {
                     shared: shared.clone(),
                     inbound: inbound.clone(),
                     client_slots: Arc::clone(&client_slots),
                 };
-                tokio::spawn(connection.attend(io));
+                tokio::spawn(connection.attend(io, stranger));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -81,7 +85,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn attend(self, mut io: Io) {
+    async fn attend(self, mut io: Io, stranger: OwnedSemaphorePermit) {
         let mut admitted = None;
         let mut slot = None;
         let ours = self.shared.node.hello(Service::Client);
@@ -98,6 +102,7 @@ impl Connection {
             Ok(theirs) => theirs,
             Err(error) => return report(&error),
         };
+        drop(stranger);
         match admitted {
             Some(admitted) => {
                 let end =
@@ -126,17 +131,15 @@ impl Connection {
         if theirs.node == 0 || theirs.node == self.shared.node.id.0 {
             return Err(Refusal::WrongNode);
         }
-        let admitted = self.inbound.admit(NodeId(theirs.node), theirs.boot)?;
         if theirs.cluster == 0 || theirs.expected != self.shared.node.id.0 {
             return Err(Refusal::ForeignCluster);
         }
-        match self.shared.node.adopt_cluster(theirs.cluster) {
-            Ok(()) => Ok(admitted),
-            Err(error) => {
-                tracing::error!(%error, "cannot be taken into a cluster");
-                Err(Refusal::ForeignCluster)
-            }
+        if let Err(error) = self.shared.node.adopt_cluster(theirs.cluster) {
+            tracing::error!(%error, "cannot be taken into a cluster");
+            return Err(Refusal::ForeignCluster);
         }
+        // Last, because its boot is remembered: a stranger must not be able to fence anybody out.
+        self.inbound.admit(NodeId(theirs.node), theirs.boot)
     }
 
     async fn watch_for_return(&self, theirs: &Hello) {
@@ -159,5 +162,108 @@ fn report(error: &HelloError) {
         HelloError::Io(_) | HelloError::Timeout | HelloError::RefusedByPeer { .. } => {
             tracing::debug!(%error, "connection ended at its hello");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task;
+
+    use super::*;
+    use crate::consensus::Index;
+    use crate::identity::DataDir;
+    use crate::rpc::peer::{Forward, PeerService};
+
+    const CLUSTER: u128 = 9;
+    const PEER: u64 = 7;
+
+    fn connection(dir: &tempfile::TempDir) -> (Connection, mpsc::Receiver<EntriesEvent>) {
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        let node = Arc::new(Node::new(data_dir, "test".to_owned(), "127.0.0.1:1".to_owned()));
+        let (inbox, events) = mpsc::channel(8);
+        let status = CommitsStatus { applied: Index(0), machine: Arc::from("none") };
+        let shared = Shared {
+            node,
+            inbox,
+            routes: watch::channel(Routes::default()).1,
+            commits: watch::channel(status).1,
+            sight: watch::channel(Sight::default()).1,
+            tick: Duration::from_millis(10),
+            request_timeout: Duration::from_secs(2),
+            fsync: true,
+        };
+        let client_slots = Arc::new(Semaphore::new(1));
+        (Connection { shared, inbound: Inbound::default(), client_slots }, events)
+    }
+
+    fn hello(connection: &Connection, boot: u64) -> Hello {
+        Hello::new(Service::Peer, CLUSTER, PEER, boot).expecting(connection.shared.node.id.0)
+    }
+
+    #[test]
+    fn whoever_is_turned_away_fences_nobody_out_and_takes_nobody_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, _events) = connection(&dir);
+        let newest = hello(&connection, u64::MAX);
+        let strangers = [
+            (Hello { cluster: 0, ..newest }, Refusal::ForeignCluster),
+            (Hello { expected: 0, ..newest }, Refusal::ForeignCluster),
+            (Hello { node: 0, ..newest }, Refusal::WrongNode),
+            (Hello { node: newest.expected, ..newest }, Refusal::WrongNode),
+        ];
+        for (stranger, expected) in strangers {
+            assert_eq!(connection.admit(&stranger).unwrap_err(), expected, "{stranger:?}");
+            assert_eq!(connection.shared.node.cluster(), None);
+        }
+        assert!(connection.admit(&hello(&connection, 1)).is_ok());
+        assert_eq!(connection.shared.node.cluster(), Some(CLUSTER));
+    }
+
+    #[test]
+    fn a_peer_of_another_cluster_fences_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, _events) = connection(&dir);
+        connection.shared.node.adopt_cluster(CLUSTER).unwrap();
+        let foreign = Hello { cluster: CLUSTER + 1, ..hello(&connection, u64::MAX) };
+        assert_eq!(connection.admit(&foreign).unwrap_err(), Refusal::ForeignCluster);
+        assert!(connection.admit(&hello(&connection, 1)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_are_bounded_and_do_not_keep_others_out_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, _events) = connection(&dir);
+        let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+        let address = listener.local_address().unwrap();
+        let room = Room { clients: 1, strangers: 2 };
+        tokio::spawn(run(listener, connection.shared.clone(), room));
+        let endpoint: wire::Endpoint = address.to_string().parse().unwrap();
+        let limit = Duration::from_secs(10);
+        let silent =
+            [endpoint.connect(limit).await.unwrap(), endpoint.connect(limit).await.unwrap()];
+        let mut one_more = endpoint.connect(limit).await.unwrap();
+        let mut byte = [0];
+        let end = tokio::io::AsyncReadExt::read(&mut one_more, &mut byte);
+        assert!(matches!(tokio::time::timeout(limit, end).await, Ok(Ok(0) | Err(_))), "closed");
+        drop(silent);
+        let deadline = tokio::time::Instant::now() + limit;
+        while client::connect(&endpoint, 0, limit).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "a client gets in");
+            task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_peers_pass_on_waits_no_longer_than_what_comes_in_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, mut events) = connection(&dir);
+        let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
+        let forever = Forward::OpenSession { remaining_ms: u32::MAX };
+        let mut answer = Box::pin(peer.forward(tarpc::context::current(), vec![forever]));
+        assert!(futures_util::future::poll_immediate(&mut answer).await.is_none());
+        let EntriesEvent::Submit(submission) = events.try_recv().unwrap() else {
+            panic!("not a command")
+        };
+        assert!(submission.patience_ticks <= 200, "{} ticks", submission.patience_ticks);
     }
 }
