@@ -1,228 +1,279 @@
-//! The command line: what may be typed, and what it means to the client.
+//! What can be said on the command line.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bytes::Bytes;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use raft_client::Stamp;
 
-use crate::endpoints::{DEFAULT_FILE, EndpointsError, Sources};
-use crate::options::Options;
-use crate::session::Stamp;
+use crate::output::Format;
 
-const EXIT_CODES: &str = "\
-Endpoints come from --endpoints, --endpoints-file, OUTRIGGER_ENDPOINTS, OUTRIGGER_ENDPOINTS_FILE, the file data/endpoints, \
-or are 127.0.0.1:6004: the first of these that is there. Options stand before the key: whatever follows it is the value.
+const AFTER_HELP: &str = "\
+Verbs may be written in any case. Options stand anywhere before the words of a value, text or query: from its first
+word on, everything belongs to it, dashes included. A value that begins like an option of this command stands after --.
+
+The nodes are found by, in this order: --endpoints, --endpoints-file, OUTRIGGER_ENDPOINTS, OUTRIGGER_ENDPOINTS_FILE,
+the file data/endpoints if it is there, 127.0.0.1:6004.
+
+With --output json, results and errors are one JSON value on one line of standard output.
 
 Exit codes:
   0  applied, or answered
-  1  refused; surely not applied. For GET: there is no such key
-  2  usage
-  3  unknown: it may have been applied
-  4  no leader found, and surely not applied
-  5  committed, but not applied yet: the state machine does not answer";
+  1  refused: surely not applied; or there is no such key
+  2  wrong usage: nothing was sent
+  3  unknown: it may have been applied, or may be later (of a read: no answer came)
+  4  no leader was found, and surely nothing was sent or applied
+  5  committed but not yet applied: it will be, when the state machine beside the leader is back";
 
-/// Talks to a cluster.
+/// Talks to a cluster: writes, linearizable reads, and what the nodes say of themselves
 #[derive(Debug, Parser)]
-#[command(name = "raft-client", version, after_help = EXIT_CODES)]
-pub struct Cli {
-    /// How to reach the cluster, and how to print.
+#[command(name = "raft-client", version, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub global: Global,
-    /// What to do.
+    pub(crate) common: Common,
     #[command(subcommand)]
-    pub verb: Verb,
+    pub(crate) verb: Verb,
 }
 
-/// Options of every verb.
 #[derive(Debug, Args)]
-pub struct Global {
-    /// Nodes to ask, `host:port`, separated by commas; one is enough
+pub(crate) struct Common {
+    /// Nodes to ask, separated by commas: `host:port`, `[ipv6]:port` or `unix:/path`
     #[arg(long, global = true, value_name = "LIST")]
-    pub endpoints: Option<String>,
-    /// File with nodes to ask, one on each line
+    pub(crate) endpoints: Option<String>,
+    /// File with nodes to ask: one per line, # begins a comment
     #[arg(long, global = true, value_name = "FILE")]
-    pub endpoints_file: Option<PathBuf>,
-    /// Print for people or for programs
-    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
-    pub output: Format,
-    /// Follow the request for this long, 1–3600000 ms
-    #[arg(long, global = true, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
-    pub timeout_ms: u64,
-    /// Insist on this cluster id, hexadecimal
-    #[arg(long, global = true, value_name = "HEX", value_parser = parse_cluster)]
-    pub cluster: Option<u128>,
-    /// Do not let a node that does not lead pass the request on
+    pub(crate) endpoints_file: Option<PathBuf>,
+    /// For people or for programs
+    #[arg(long, global = true, value_enum, default_value = "human", env = "OUTRIGGER_OUTPUT")]
+    pub(crate) output: Format,
+    /// How long to keep trying, 1–3600000 ms
+    #[arg(long, global = true, value_name = "MS", default_value = "10000", env = "OUTRIGGER_TIMEOUT_MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub(crate) timeout_ms: u64,
+    /// The only cluster to talk to, by its id [default: the first that answers]
+    #[arg(long, global = true, value_name = "HEX", env = "OUTRIGGER_CLUSTER", value_parser = cluster_id)]
+    pub(crate) cluster: Option<u128>,
+    /// Ask nodes not to pass requests on, and go to the leader from here
     #[arg(long, global = true)]
-    pub no_forward: bool,
-    /// Send a write again under this session, hexadecimal, as an earlier attempt told
-    #[arg(long, global = true, value_name = "HEX", requires = "sequence", value_parser = parse_session)]
-    pub session: Option<u64>,
-    /// Sequence number of that write within its session
+    pub(crate) no_forward: bool,
+    /// Send a write again under the session that a former attempt reported, with its --sequence: it is applied once
+    #[arg(long, global = true, value_name = "HEX", requires = "sequence", value_parser = session_id)]
+    pub(crate) session: Option<u64>,
+    /// Number within --session, from 1
     #[arg(long, global = true, value_name = "N", requires = "session", value_parser = clap::value_parser!(u64).range(1..))]
-    pub sequence: Option<u64>,
+    pub(crate) sequence: Option<u64>,
 }
 
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Sentences and tables.
-    Human,
-    /// One JSON value on one line.
-    Json,
-}
-
-/// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
-    /// Set a key: the words after it, joined by a space, are its value
-    #[command(name = "PUT", alias = "put")]
+pub(crate) enum Verb {
+    /// Set KEY to the words of VALUE, joined by one space
+    #[command(name = "PUT")]
     Put {
-        /// Which key
-        #[arg(value_name = "KEY")]
+        /// 1 to 4096 bytes
         key: String,
-        /// Its value
-        #[arg(value_name = "WORD", trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
+        /// Up to 1 MiB - 8 KiB in all
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        value: Vec<String>,
     },
-    /// Print a key's value
-    #[command(name = "GET", alias = "get")]
+    /// Print the value of KEY
+    #[command(name = "GET")]
     Get {
-        /// Which key
+        /// 1 to 4096 bytes
         key: String,
     },
-    /// Remove a key
-    #[command(name = "DEL", alias = "del")]
+    /// Remove KEY
+    #[command(name = "DEL")]
     Del {
-        /// Which key
+        /// 1 to 4096 bytes
         key: String,
     },
-    /// Add to a number; a missing key counts as 0
-    #[command(name = "INCR", alias = "incr")]
+    /// Add BY to the number at KEY and print the new one
+    #[command(name = "INCR")]
     Incr {
-        /// Which key
+        /// 1 to 4096 bytes
         key: String,
-        /// How much to add
-        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        /// A whole number
+        #[arg(default_value = "1", allow_negative_numbers = true)]
         by: i64,
     },
-    /// Have any state machine apply the words, joined by a space
+    /// Have the words of TEXT, joined by one space, applied by any state machine, and print its answer
     Submit {
-        /// The command
-        #[arg(
-            value_name = "WORD",
-            required = true,
-            trailing_var_arg = true,
-            allow_hyphen_values = true
-        )]
-        words: Vec<String>,
+        /// Up to 1 MiB in all
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        text: Vec<String>,
     },
-    /// Ask any state machine the words, joined by a space
+    /// Ask any state machine the words of TEXT, joined by one space, and print its answer
     Query {
-        /// The query
-        #[arg(
-            value_name = "WORD",
-            required = true,
-            trailing_var_arg = true,
-            allow_hyphen_values = true
-        )]
-        words: Vec<String>,
+        /// Up to 1 MiB in all
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        text: Vec<String>,
     },
-    /// What nodes say of themselves
+    /// What a node says of itself
     Status {
-        /// All nodes, not only the first that answers
+        /// Every node, also those that do not answer
         #[arg(long)]
         all: bool,
     },
-    /// Members as gossip sees them, joined with the configuration
+    /// Who is there, as gossip and the configuration see it
     Members,
 }
 
-impl Global {
-    /// The client's options.
-    ///
-    /// # Errors
-    /// The endpoints are of no use.
-    pub fn options(&self) -> Result<Options, EndpointsError> {
-        let mut sources = Sources::from_environment();
-        sources.list.clone_from(&self.endpoints);
-        sources.file.clone_from(&self.endpoints_file);
-        sources.default_file = Some(PathBuf::from(DEFAULT_FILE));
-        Ok(Options {
-            timeout: Duration::from_millis(self.timeout_ms),
-            cluster: self.cluster.unwrap_or(0),
-            forward: !self.no_forward,
-            discover: false,
-            ..Options::new(sources.resolve()?)
-        })
-    }
-
-    /// The name of an earlier attempt, if there was one.
-    pub fn stamp(&self) -> Option<Stamp> {
-        self.session.zip(self.sequence).map(|(session, sequence)| Stamp { session, sequence })
+impl Cli {
+    /// The name that a write is to be repeated under.
+    pub(crate) fn stamp(&self) -> Result<Option<Stamp>, String> {
+        let Some((session, sequence)) = self.common.session.zip(self.common.sequence) else {
+            return Ok(None);
+        };
+        match self.verb {
+            Verb::Put { .. } | Verb::Del { .. } | Verb::Incr { .. } | Verb::Submit { .. } => {
+                Ok(Some(Stamp { session, sequence }))
+            }
+            Verb::Get { .. } | Verb::Query { .. } | Verb::Status { .. } | Verb::Members => {
+                Err("--session and --sequence are for writes: PUT, DEL, INCR and submit".to_owned())
+            }
+        }
     }
 }
 
-/// Words as one value.
-pub fn join(words: &[String]) -> Bytes {
-    Bytes::from(words.join(" "))
+fn cluster_id(text: &str) -> Result<u128, String> {
+    match u128::from_str_radix(text, 16) {
+        Ok(id) if id != 0 => Ok(id),
+        _ => Err("a cluster id has up to 32 hexadecimal digits, not all 0".to_owned()),
+    }
 }
 
-fn parse_cluster(text: &str) -> Result<u128, String> {
-    u128::from_str_radix(text, 16)
-        .map_err(|error| format!("{error}; a cluster id has 32 hexadecimal digits"))
+fn session_id(text: &str) -> Result<u64, String> {
+    match u64::from_str_radix(text, 16) {
+        Ok(id) if id != 0 => Ok(id),
+        _ => Err("a session has up to 16 hexadecimal digits, not all 0".to_owned()),
+    }
 }
 
-fn parse_session(text: &str) -> Result<u64, String> {
-    u64::from_str_radix(text, 16)
-        .map_err(|error| format!("{error}; a session has up to 16 hexadecimal digits"))
+/// The arguments with the verb as it is spelled here, in whatever case it was typed.
+pub(crate) fn with_known_verb(arguments: &[OsString]) -> Vec<OsString> {
+    let (command, mut known) = (Cli::command(), arguments.to_vec());
+    if let Some(typed) = known.iter_mut().skip(1).find(after_options(&command)) {
+        let spelled = command.get_subcommands().map(|verb| OsStr::new(verb.get_name()));
+        if let Some(verb) = spelled.into_iter().find(|verb| typed.eq_ignore_ascii_case(verb)) {
+            verb.clone_into(typed);
+        }
+    }
+    known
+}
+
+/// Finds the first argument that is neither an option nor an option's value.
+fn after_options(command: &clap::Command) -> impl FnMut(&&mut OsString) -> bool {
+    let with_value: Vec<OsString> = command
+        .get_arguments()
+        .filter(|argument| argument.get_action().takes_values())
+        .filter_map(|argument| argument.get_long().map(|long| format!("--{long}").into()))
+        .collect();
+    let mut value_follows = false;
+    move |argument| {
+        let is_value = value_follows;
+        value_follows = !is_value && with_value.contains(argument);
+        !is_value && !argument.as_encoded_bytes().starts_with(b"-")
+    }
+}
+
+/// Whether errors are wanted as JSON, by arguments that could not be understood as a whole.
+pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
+    let flag = |pair: &[OsString]| pair[0] == "--output" && pair[1] == "json";
+    arguments.iter().any(|argument| argument == "--output=json")
+        || arguments.windows(2).any(flag)
+        || std::env::var_os("OUTRIGGER_OUTPUT").as_deref() == Some(OsStr::new("json"))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::error::ErrorKind;
-
     use super::*;
 
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split(' '))
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        let arguments: Vec<OsString> =
+            ["raft-client"].iter().chain(words).map(OsString::from).collect();
+        Cli::try_parse_from(with_known_verb(&arguments))
     }
 
-    fn put(line: &str) -> (String, Bytes) {
-        match parse(line).unwrap().verb {
-            Verb::Put { key, words } => (key, join(&words)),
-            other => panic!("{other:?}"),
+    #[test]
+    fn definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_of_a_value_are_taken_as_they_are() {
+        let cases: &[(&[&str], &str, &str)] = &[
+            (&["PUT", "k", "a", "b  c", "d"], "k", "a b  c d"),
+            (&["put", "k", ""], "k", ""),
+            (&["Put", "k", "-5"], "k", "-5"),
+            (&["PUT", "k", "--", "-5"], "k", "-5"),
+            (&["PUT", "k", "--", "--output", "json"], "k", "--output json"),
+            (&["PUT", "k", "a", "--output", "json"], "k", "a --output json"),
+            (&["PUT", "k", "a", "--", "b"], "k", "a -- b"),
+            (&["PUT", "k", "--unknown", "-x"], "k", "--unknown -x"),
+            (&["PUT", "--", "-k", "--all"], "-k", "--all"),
+            (&["--timeout-ms", "5", "PUT", "--no-forward", "put", "GET"], "put", "GET"),
+            (&["--endpoints", "PUT:1", "PUT", "K", "V"], "K", "V"),
+        ];
+        for (words, wanted_key, wanted_value) in cases {
+            let Verb::Put { key, value } = parse(words).unwrap().verb else {
+                panic!("{words:?} is no PUT");
+            };
+            assert_eq!((key.as_str(), value.join(" ").as_str()), (*wanted_key, *wanted_value));
         }
     }
 
     #[test]
-    fn whatever_follows_the_key_is_the_value() {
-        let (key, value) = put("raft-client PUT pizzatoppings peporoni peppr --output -5");
-        assert_eq!(
-            (key.as_str(), &value[..]),
-            ("pizzatoppings", &b"peporoni peppr --output -5"[..])
-        );
-        assert_eq!(put("raft-client --output json put k").1, "");
+    fn options_stand_before_or_after_the_verb() {
+        for words in [
+            &["--output", "json", "GET", "k"][..],
+            &["GET", "--output=json", "k"],
+            &["GET", "k", "--output", "json"],
+        ] {
+            let cli = parse(words).unwrap();
+            assert!(matches!(cli.verb, Verb::Get { .. }), "{words:?}");
+            assert_eq!(cli.common.output, Format::Json, "{words:?}");
+        }
     }
 
     #[test]
-    fn negative_numbers_are_numbers() {
-        let Verb::Incr { by, .. } = parse("raft-client INCR k -5").unwrap().verb else { panic!() };
+    fn negative_steps_are_numbers() {
+        let Verb::Incr { by, .. } = parse(&["INCR", "k", "-5"]).unwrap().verb else { panic!() };
         assert_eq!(by, -5);
     }
 
     #[test]
-    fn misuse_is_a_usage_error() {
-        for (line, kind) in [
-            ("raft-client FROB k", ErrorKind::InvalidSubcommand),
-            ("raft-client PUT", ErrorKind::MissingRequiredArgument),
-            ("raft-client INCR k x", ErrorKind::ValueValidation),
-            ("raft-client --timeout-ms 0 GET k", ErrorKind::ValueValidation),
-            ("raft-client --session 1 GET k", ErrorKind::MissingRequiredArgument),
-            ("raft-client --cluster xyz GET k", ErrorKind::ValueValidation),
-            ("raft-client --output yaml GET k", ErrorKind::InvalidValue),
+    fn wrong_usage_is_refused() {
+        for words in [
+            &["FROB", "k"][..],
+            &[],
+            &["PUT", "k"],
+            &["PUT"],
+            &["GET"],
+            &["GET", "k", "j"],
+            &["INCR", "k", "x"],
+            &["INCR", "k", "9223372036854775808"],
+            &["submit"],
+            &["status", "--timeout-ms", "0"],
+            &["status", "--timeout-ms", "3600001"],
+            &["status", "--cluster", "xyz"],
+            &["status", "--cluster", "0"],
+            &["DEL", "k", "--session", "1"],
+            &["DEL", "k", "--sequence", "1"],
+            &["DEL", "k", "--session", "1", "--sequence", "0"],
+            &["status", "--output", "xml"],
         ] {
-            assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");
+            let error = parse(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{words:?}: {error}");
         }
+    }
+
+    #[test]
+    fn only_writes_are_repeated() {
+        let stamp = Stamp { session: 0x2a, sequence: 7 };
+        let repeat = ["--session", "2a", "--sequence", "7"];
+        let stamp_of = |verb: &[&str]| parse(&[&repeat, verb].concat()).unwrap().stamp();
+        assert_eq!(stamp_of(&["PUT", "k", "v"]), Ok(Some(stamp)));
+        assert_eq!(stamp_of(&["submit", "x"]), Ok(Some(stamp)));
+        assert!(stamp_of(&["GET", "k"]).is_err());
+        assert_eq!(parse(&["GET", "k"]).unwrap().stamp(), Ok(None));
     }
 }

@@ -26,10 +26,8 @@
 //! | `leader`, `backoff` | which node to ask (pure), and when again (pure) |
 //! | `connections`, `discovery` | shared connections, the pinned cluster; other nodes' addresses |
 //! | `endpoints` | where the list of nodes comes from |
-//! | `cli`, `run`, `output` | the program: what may be typed, what is done, what is printed |
 
 mod backoff;
-pub mod cli;
 mod client;
 mod connections;
 mod discovery;
@@ -38,9 +36,7 @@ mod error;
 mod kv;
 mod leader;
 mod options;
-pub mod output;
 mod pursuit;
-pub mod run;
 mod session;
 mod verdict;
 

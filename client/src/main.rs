@@ -1,47 +1,61 @@
-//! The `raft-client` program: one verb, one answer, one exit code.
+//! The `raft-client` command: parse, run, print, exit code.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "printing is what this program is for"
-)]
+mod cli;
+mod output;
+mod run;
 
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use raft_client::cli::Cli;
-use raft_client::run::run;
 use tracing_subscriber::EnvFilter;
 
-const USAGE: u8 = 2;
+use cli::Cli;
+use output::Format;
+use run::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let options = match cli.global.options() {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("raft-client: {error}");
-            return ExitCode::from(USAGE);
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(cli::with_known_verb(&arguments)) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && cli::asks_for_json(&arguments) => {
+            return fail(Format::Json, &Failure::Usage(error.render().to_string()));
         }
+        // Help and version, too.
+        Err(error) => error.exit(),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("raft-client: cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
+    let filter = EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_unset| EnvFilter::new("raft_client=warn")))
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+    let format = cli.common.output;
+    match run::run(cli) {
+        Ok(report) => match print(&report.text(format)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(Format::Human, &Failure::Print(error)),
+        },
+        Err(failure) => fail(format, &failure),
+    }
+}
+
+fn fail(format: Format, failure: &Failure) -> ExitCode {
+    let printed = match format {
+        Format::Human => io::stderr().write_all(output::explain(failure).as_bytes()),
+        Format::Json => print(output::explain_json(failure).as_bytes()),
     };
-    let printed = runtime.block_on(run(cli, options));
-    if let Some(error) = printed.err {
-        eprintln!("raft-client: {error}");
+    // When not even this can be printed, the exit code still tells.
+    drop(printed);
+    ExitCode::from(failure.exit_code())
+}
+
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
-    if let Some(mut answer) = printed.out {
-        answer.push(b'\n');
-        // If whoever was to read it is gone, the exit code still tells.
-        drop(io::stdout().write_all(&answer));
-    }
-    ExitCode::from(printed.exit_code)
 }

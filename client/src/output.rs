@@ -1,186 +1,284 @@
-//! What is printed: answers on standard output, errors on standard error; for people or as one line of JSON.
+//! Results and errors, as text for people or as JSON for programs: one value on one line of standard output, whatever
+//! happens.
+//!
+//! Numbers of the log are JSON numbers, ids are hexadecimal strings. A value that is no UTF-8 text stands under a name
+//! that ends in `_hex`, in hexadecimal.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::Write;
 
-use raft::rpc::client::{MemberStatus, NodeStatus};
-use raft::rpc::wire::Endpoint;
+use bytes::Bytes;
+use clap::ValueEnum;
+use raft_client::{Answer, Endpoint, Error, MemberStatus, NodeStatus, Receipt, Stamp};
 use serde_json::{Value, json};
 
-use crate::cli::Format;
-use crate::error::{Error, Refusal};
+use crate::run::Failure;
 
-/// A node that was asked, and its answer.
-pub type Asked = (Endpoint, Result<NodeStatus, String>);
-
-/// Something to print, and the exit code that goes with it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Printed {
-    /// For standard output: a value is printed byte for byte.
-    pub out: Option<Vec<u8>>,
-    /// For standard error.
-    pub err: Option<String>,
-    /// See `--help`.
-    pub exit_code: u8,
+/// For whom to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// People.
+    Human,
+    /// Programs.
+    Json,
 }
 
-impl Printed {
-    /// An answer.
-    pub fn answer(format: Format, human: impl Into<Vec<u8>>, json: &Value) -> Self {
-        let out = match format {
-            Format::Human => human.into(),
-            Format::Json => json.to_string().into_bytes(),
+/// What came of a verb.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Put { key: String, value: String, receipt: Receipt<()> },
+    Value { key: String, value: Bytes, read_index: u64 },
+    Removed { key: String, receipt: Receipt<bool> },
+    Number { key: String, receipt: Receipt<i64> },
+    Submitted { receipt: Receipt<Bytes> },
+    Answered { answer: Answer<Bytes> },
+    Status(Box<NodeStatus>),
+    Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
+    Members(Vec<MemberStatus>),
+}
+
+impl Report {
+    /// What to print, its last line end included.
+    pub(crate) fn text(&self, format: Format) -> Vec<u8> {
+        let mut text = match format {
+            Format::Human => self.human(),
+            Format::Json => self.json().to_string().into_bytes(),
         };
-        Self { out: Some(out), err: None, exit_code: 0 }
+        text.push(b'\n');
+        text
     }
 
-    /// GET of a key that is not there: an answer, but not the one that was hoped for.
-    pub fn absent(format: Format, key: &str, read_index: u64) -> Self {
-        match format {
-            Format::Human => {
-                Self { out: None, err: Some(format!("there is no key \"{key}\"")), exit_code: 1 }
+    fn human(&self) -> Vec<u8> {
+        let text = match self {
+            Self::Put { key, value, .. } => format!("Success! Set \"{key}\" to: \"{value}\""),
+            Self::Removed { key, receipt } => match receipt.result {
+                Some(true) => format!("Success! Removed \"{key}\""),
+                Some(false) => format!("There was no \"{key}\" to remove"),
+                None => no_longer_kept(receipt.index),
+            },
+            Self::Number { receipt, .. } => match receipt.result {
+                Some(number) => number.to_string(),
+                None => no_longer_kept(receipt.index),
+            },
+            Self::Submitted { receipt } => match &receipt.result {
+                Some(result) if result.is_empty() => {
+                    format!("Success! Applied at index {}", receipt.index)
+                }
+                Some(result) => return result.to_vec(),
+                None => no_longer_kept(receipt.index),
+            },
+            Self::Value { value, .. } => return value.to_vec(),
+            Self::Answered { answer } => return answer.result.to_vec(),
+            Self::Status(status) => lines_of(status),
+            Self::Statuses(statuses) => table_of_statuses(statuses),
+            Self::Members(members) => table_of_members(members),
+        };
+        text.into_bytes()
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Put { key, value, receipt } => {
+                json_of_write(receipt, [("key", json!(key)), ("value", json!(value))])
             }
-            Format::Json => {
-                let json = json!({ "key": key, "value": null, "read_index": read_index });
-                Self { exit_code: 1, ..Self::answer(format, "", &json) }
+            Self::Removed { key, receipt } => {
+                json_of_write(receipt, [("key", json!(key)), ("removed", json!(receipt.result))])
             }
+            Self::Number { key, receipt } => {
+                json_of_write(receipt, [("key", json!(key)), ("value", json!(receipt.result))])
+            }
+            Self::Submitted { receipt } => {
+                let result = receipt.result.as_ref();
+                json_of_write(receipt, [result.map_or(("result", Value::Null), json_of_result)])
+            }
+            Self::Value { key, value, read_index } => {
+                let (name, value) = json_of_bytes("value", "value_hex", value);
+                json!({ "key": key, name: value, "read_index": read_index })
+            }
+            Self::Answered { answer } => {
+                let (name, result) = json_of_result(&answer.result);
+                json!({ name: result, "read_index": answer.read_index })
+            }
+            Self::Status(status) => json_of_status(status),
+            Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
+            Self::Members(members) => json!(members),
         }
     }
+}
 
-    /// A failure.
-    pub fn failure(format: Format, error: &Error) -> Self {
-        let exit_code = exit_code(error);
-        match format {
-            Format::Human => Self { out: None, err: Some(error.to_string()), exit_code },
-            Format::Json => {
-                let json = json!({ "error": kind(error), "message": error.to_string() });
-                Self { exit_code, ..Self::answer(format, "", &json) }
-            }
+/// What went wrong, for people, its last line end included.
+pub(crate) fn explain(failure: &Failure) -> String {
+    format!("raft-client: {failure}\n")
+}
+
+/// The same for programs.
+pub(crate) fn explain_json(failure: &Failure) -> String {
+    let mut object = json!({ "error": failure.kind(), "message": failure.to_string().trim_end() });
+    if let Failure::NotFound { key, read_index } = failure {
+        object["key"] = json!(key);
+        object["value"] = Value::Null;
+        object["read_index"] = json!(read_index);
+    }
+    if let Failure::Request(Error::CommittedNotApplied { index, .. }) = failure {
+        object["index"] = json!(index);
+    }
+    if let Failure::Request(
+        Error::Unknown { stamp, .. } | Error::CommittedNotApplied { stamp, .. },
+    ) = failure
+    {
+        add_stamp(&mut object, *stamp);
+    }
+    format!("{object}\n")
+}
+
+fn add_stamp(object: &mut Value, stamp: Stamp) {
+    object["session"] = json!(format!("{:016x}", stamp.session));
+    object["sequence"] = json!(stamp.sequence);
+}
+
+fn no_longer_kept(index: u64) -> String {
+    format!("Success! It was applied before, at index {index}; its result is no longer kept")
+}
+
+fn json_of_write<T, const N: usize>(
+    receipt: &Receipt<T>,
+    parts: [(&'static str, Value); N],
+) -> Value {
+    let mut object = json!({ "index": receipt.index });
+    add_stamp(&mut object, receipt.stamp);
+    for (name, value) in parts {
+        object[name] = value;
+    }
+    object
+}
+
+fn json_of_result(result: &Bytes) -> (&'static str, Value) {
+    json_of_bytes("result", "result_hex", result)
+}
+
+fn json_of_bytes(
+    name: &'static str,
+    name_hex: &'static str,
+    bytes: &[u8],
+) -> (&'static str, Value) {
+    match str::from_utf8(bytes) {
+        Ok(text) => (name, json!(text)),
+        Err(_not_text) => {
+            let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+            (name_hex, json!(hex))
         }
     }
 }
 
-fn exit_code(error: &Error) -> u8 {
-    match error {
-        Error::Refused(_) => 1,
-        Error::Unknown { .. } | Error::Misunderstood { .. } => 3,
-        Error::NoLeader { .. } | Error::NoAnswer { .. } => 4,
-        Error::CommittedNotApplied { .. } => 5,
+fn json_of_status(status: &NodeStatus) -> Value {
+    let mut value = json!(status);
+    value["leader"] = status.leader.as_ref().map_or(
+        Value::Null,
+        |leader| json!({ "id": format!("{:016x}", leader.node), "address": leader.address }),
+    );
+    value
+}
+
+fn json_of_one((endpoint, status): &(Endpoint, Result<NodeStatus, String>)) -> Value {
+    let endpoint = endpoint.to_string();
+    match status {
+        Ok(status) => json!({ "endpoint": endpoint, "status": json_of_status(status) }),
+        Err(reason) => json!({ "endpoint": endpoint, "error": reason }),
     }
 }
 
-fn kind(error: &Error) -> &'static str {
-    match error {
-        Error::Refused(Refusal::Busy { .. } | Refusal::WindowFull) => "busy",
-        Error::Refused(_) => "refused",
-        Error::Unknown { .. } => "unknown",
-        Error::Misunderstood { .. } => "misunderstood",
-        Error::NoLeader { .. } => "no-leader",
-        Error::NoAnswer { .. } => "no-answer",
-        Error::CommittedNotApplied { .. } => "committed-not-applied",
+fn lines_of(status: &NodeStatus) -> String {
+    let leader = status.leader.as_ref().map_or_else(
+        || "unknown".to_owned(),
+        |leader| format!("{:016x} at {}", leader.node, leader.address),
+    );
+    let committed = if status.membership_committed { "committed" } else { "not yet committed" };
+    let fsync = if status.fsync { "on" } else { "OFF: an acknowledged write may be lost" };
+    let mut rows = vec![
+        row(["name", &status.name]),
+        row(["id", &status.id]),
+        row(["cluster", status.cluster.as_deref().unwrap_or("none yet")]),
+        row(["role", &status.role]),
+        row(["pid", &status.pid.to_string()]),
+        row(["boot", &status.boot.to_string()]),
+        row(["term", &status.term.to_string()]),
+        row(["leader", &leader]),
+        row(["commit_index", &status.commit_index.to_string()]),
+        row(["applied_index", &status.applied_index.to_string()]),
+        row(["last_index", &status.last_index.to_string()]),
+        row(["voters", &format!("{} ({committed})", status.voters.join(" "))]),
+    ];
+    for (name, ids) in [("outgoing", &status.outgoing), ("learners", &status.learners)] {
+        if !ids.is_empty() {
+            rows.push(row([name, &ids.join(" ")]));
+        }
     }
-}
-
-/// Bytes as text, as far as they are text.
-pub fn text(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
-}
-
-/// One node's status for people.
-pub fn status(status: &NodeStatus) -> String {
-    let leader = status.leader.as_ref().map_or("none".to_owned(), |leader| leader.address.clone());
-    let cluster = status.cluster.as_deref().unwrap_or("none yet");
-    let fsync =
-        if status.fsync { "" } else { "\nfsync          OFF: acknowledged writes may be lost" };
-    format!(
-        "name           {}\nid             {}\ncluster        {cluster}\nrole           {}\npid            {}\nterm           {}\n\
-         leader         {leader}\ncommit_index   {}\napplied_index  {}\nlast_index     {}\nvoters         {}\nlearners       {}\n\
-         state machine  {}\nmember         {}\nversion        {}{fsync}",
-        status.name,
-        status.id,
-        status.role,
-        status.pid,
-        status.term,
-        status.commit_index,
-        status.applied_index,
-        status.last_index,
-        status.voters.join(" "),
-        status.learners.join(" "),
-        status.state_machine,
-        status.member,
-        status.version,
-    )
-}
-
-/// All nodes' status for people: a line each.
-pub fn status_table(all: &[Asked]) -> String {
-    let header =
-        ["endpoint", "name", "id", "role", "pid", "term", "commit", "applied", "state machine"];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
-    for (endpoint, outcome) in all {
-        rows.push(match outcome {
-            Ok(status) => vec![
-                endpoint.to_string(),
-                status.name.clone(),
-                status.id.clone(),
-                status.role.clone(),
-                status.pid.to_string(),
-                status.term.to_string(),
-                status.commit_index.to_string(),
-                status.applied_index.to_string(),
-                status.state_machine.clone(),
-            ],
-            Err(reason) => vec![endpoint.to_string(), format!("no answer: {reason}")],
-        });
-    }
+    rows.push(row(["state_machine", &status.state_machine]));
+    rows.push(row(["member", &status.member]));
+    rows.push(row(["fsync", fsync]));
+    rows.push(row(["version", &status.version]));
     table(&rows)
 }
 
-/// All nodes' status for programs.
-pub fn status_json(all: &[Asked]) -> Value {
-    let row = |(endpoint, outcome): &Asked| match outcome {
-        Ok(status) => json!({ "endpoint": endpoint.to_string(), "status": status }),
-        Err(reason) => json!({ "endpoint": endpoint.to_string(), "error": reason }),
-    };
-    all.iter().map(row).collect()
+fn table_of_statuses(statuses: &[(Endpoint, Result<NodeStatus, String>)]) -> String {
+    let heads = [
+        "ENDPOINT", "NAME", "ROLE", "TERM", "COMMIT", "APPLIED", "PID", "ID", "VERSION", "MACHINE",
+    ];
+    let rows = statuses.iter().map(|(endpoint, status)| match status {
+        Ok(status) => vec![
+            endpoint.to_string(),
+            status.name.clone(),
+            status.role.clone(),
+            status.term.to_string(),
+            status.commit_index.to_string(),
+            status.applied_index.to_string(),
+            status.pid.to_string(),
+            status.id.clone(),
+            status.version.clone(),
+            status.state_machine.clone(),
+        ],
+        Err(reason) => vec![endpoint.to_string(), reason.clone()],
+    });
+    table(&[row(heads)].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
-/// Members for people: a line each.
-pub fn members_table(members: &[MemberStatus]) -> String {
-    let header = ["name", "id", "state", "configured", "raft", "gossip"];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
-    for member in members {
-        rows.push(vec![
-            member.name.clone(),
-            member.id.clone(),
-            member.state.clone(),
-            member.configured.clone(),
-            member.raft_address.clone(),
-            member.gossip_address.clone(),
-        ]);
-    }
-    table(&rows)
+fn table_of_members(members: &[MemberStatus]) -> String {
+    let rows = members.iter().map(|member| {
+        row([
+            &member.name,
+            &member.id,
+            &member.state,
+            &member.configured,
+            &member.raft_address,
+            &member.gossip_address,
+        ])
+    });
+    let heads = row(["NAME", "ID", "STATE", "CONFIGURED", "RAFT", "GOSSIP"]);
+    table(&[heads].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
-/// Columns as wide as their widest cell; the last cell of a row is not counted and may be as long as it likes.
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell.to_owned() }).into()
+}
+
+/// Columns as wide as their widest cell; the last cell of a row counts for none, it has all the room it needs.
 fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells =
-            rows.iter().filter(|row| row.len() > column + 1).map(|row| row[column].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
+    let mut widths: Vec<usize> = Vec::new();
     for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            write!(line, "{cell:width$}  ").expect("a string takes everything");
+        for (column, cell) in row.iter().take(row.len().saturating_sub(1)).enumerate() {
+            widths.resize(widths.len().max(column + 1), 0);
+            widths[column] = widths[column].max(cell.chars().count());
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
     }
-    text.truncate(text.trim_end().len());
+    let mut text = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths.get(column).copied().unwrap_or_default();
+            write!(line, "{cell:width$}  ").expect("a String takes everything");
+        }
+        text.push_str(if at == 0 { "" } else { "\n" });
+        text.push_str(line.trim_end());
+    }
     text
 }
 
@@ -188,34 +286,94 @@ fn table(rows: &[Vec<String>]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
-    use crate::error::Tried;
-    use crate::session::Stamp;
+    use raft_client::{Refusal, Tried};
 
-    #[test]
-    fn exit_codes_are_the_documented_ones() {
-        let waited = Duration::from_millis(1);
-        let stamp = Stamp { session: 1, sequence: 1 };
-        let tried = Tried::default();
-        for (error, code) in [
-            (Error::Refused(Refusal::WindowFull), 1),
-            (Error::Unknown { waited, tried: tried.clone(), stamp }, 3),
-            (Error::NoLeader { waited, tried: tried.clone() }, 4),
-            (Error::NoAnswer { waited, tried }, 4),
-            (Error::CommittedNotApplied { index: 1, stamp }, 5),
-        ] {
-            for format in [Format::Human, Format::Json] {
-                let printed = Printed::failure(format, &error);
-                assert_eq!(printed.exit_code, code, "{error}");
-                assert_ne!(printed.out.is_none(), printed.err.is_none(), "{error}");
-            }
-        }
+    use super::*;
+
+    fn receipt<T>(result: Option<T>) -> Receipt<T> {
+        Receipt { stamp: Stamp { session: 0x2a, sequence: 7 }, index: 12, result }
+    }
+
+    fn human(report: &Report) -> String {
+        String::from_utf8(report.text(Format::Human)).unwrap()
+    }
+
+    fn json(report: &Report) -> Value {
+        serde_json::from_slice(&report.text(Format::Json)).unwrap()
     }
 
     #[test]
-    fn table_lines_up_and_lets_the_last_cell_run() {
-        let rows = [vec!["a", "bb", "c"], vec!["aaa", "b", "c"], vec!["x", "a long word"]];
-        let rows = rows.map(|row| row.into_iter().map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(table(&rows), "a    bb  c\naaa  b   c\nx    a long word");
+    fn put_prints_the_line_that_people_know() {
+        let report = Report::Put {
+            key: "pizzatoppings".to_owned(),
+            value: "peporoni peppr cheddar anchoves onn it".to_owned(),
+            receipt: receipt(Some(())),
+        };
+        let line =
+            "Success! Set \"pizzatoppings\" to: \"peporoni peppr cheddar anchoves onn it\"\n";
+        assert_eq!(human(&report), line);
+    }
+
+    #[test]
+    fn writes_name_the_stamp_for_programs() {
+        let report = Report::Number { key: "k".to_owned(), receipt: receipt(Some(-3)) };
+        assert_eq!(human(&report), "-3\n");
+        let expected = json!({
+            "key": "k", "value": -3, "index": 12, "session": "000000000000002a", "sequence": 7
+        });
+        assert_eq!(json(&report), expected);
+    }
+
+    #[test]
+    fn binary_values_are_printed_raw_and_told_in_hex() {
+        let value = Bytes::from_static(b"\xff\x00");
+        let report = Report::Value { key: "k".to_owned(), value, read_index: 3 };
+        assert_eq!(report.text(Format::Human), b"\xff\x00\n");
+        assert_eq!(json(&report), json!({ "key": "k", "value_hex": "ff00", "read_index": 3 }));
+    }
+
+    #[test]
+    fn answers_of_any_machine_are_printed_as_they_are() {
+        let empty = Report::Submitted { receipt: receipt(Some(Bytes::new())) };
+        assert_eq!(human(&empty), "Success! Applied at index 12\n");
+        let forgotten = Report::Submitted { receipt: receipt(None) };
+        assert!(human(&forgotten).contains("applied before, at index 12"));
+        assert_eq!(json(&forgotten)["result"], Value::Null);
+        let answer = Answer { read_index: 4, result: Bytes::from_static(b"rows") };
+        let answered = Report::Answered { answer };
+        assert_eq!(human(&answered), "rows\n");
+        assert_eq!(json(&answered), json!({ "result": "rows", "read_index": 4 }));
+    }
+
+    #[test]
+    fn tables_are_aligned_and_long_last_cells_widen_nothing() {
+        let rows =
+            [row(["A", "B"]), row(["long", "b"]), row(["a cell with all the room it needs"])];
+        assert_eq!(table(&rows), "A     B\nlong  b\na cell with all the room it needs");
+    }
+
+    #[test]
+    fn failures_tell_kind_exit_code_and_how_to_go_on() {
+        let waited = Duration::from_secs(1);
+        let stamp = Stamp { session: 0x2a, sequence: 7 };
+        let tried = Tried::default;
+        for (failed, kind, exit_code) in [
+            (Failure::Usage("no\n".to_owned()), "usage", 2),
+            (Failure::NotFound { key: "k".to_owned(), read_index: 3 }, "not-found", 1),
+            (Refusal::WindowFull.into(), "busy", 1),
+            (Refusal::SessionExpired { session: 1 }.into(), "refused", 1),
+            (Error::Unknown { waited, tried: tried(), stamp }.into(), "unknown", 3),
+            (Error::NoAnswer { waited, tried: tried() }.into(), "no-answer", 3),
+            (Error::NoLeader { waited, tried: tried() }.into(), "no-leader", 4),
+            (Error::CommittedNotApplied { index: 1, stamp }.into(), "committed-not-applied", 5),
+        ] {
+            let json: Value = serde_json::from_str(&explain_json(&failed)).unwrap();
+            assert_eq!((failed.exit_code(), &json["error"]), (exit_code, &json!(kind)));
+            assert_eq!(json["message"], json!(failed.to_string().trim_end()));
+            let may_be_repeated = matches!(exit_code, 5) || kind == "unknown";
+            assert_eq!(json["session"] == "000000000000002a", may_be_repeated, "{json}");
+            assert_eq!(json["sequence"] == 7, may_be_repeated, "{json}");
+            assert!(explain(&failed).ends_with('\n'));
+        }
     }
 }

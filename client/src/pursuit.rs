@@ -58,7 +58,7 @@ impl Pursuer {
         E: Into<Failure>,
         F: Future<Output = Result<Result<T, E>, RpcError>>,
     {
-        let mut pursuit = Pursuit::new(self);
+        let mut pursuit = Pursuit::new(self, deadline);
         let mut attempts = FuturesUnordered::new();
         let mut start = Instant::now();
         loop {
@@ -131,6 +131,7 @@ impl Pursuer {
 /// The way of one request.
 struct Pursuit<'a> {
     pursuer: &'a Pursuer,
+    /// When the caller came: an earlier step may have taken some of its time.
     began: Instant,
     history: History,
     /// Endpoints that failed since the last pause. When none is left, it is time for a pause.
@@ -144,10 +145,11 @@ struct Pursuit<'a> {
 }
 
 impl<'a> Pursuit<'a> {
-    fn new(pursuer: &'a Pursuer) -> Self {
+    fn new(pursuer: &'a Pursuer, deadline: Instant) -> Self {
+        let now = Instant::now();
         Self {
             pursuer,
-            began: Instant::now(),
+            began: deadline.checked_sub(pursuer.options.timeout).unwrap_or(now),
             history: History::default(),
             tried: BTreeSet::new(),
             set_aside: BTreeMap::new(),

@@ -1,105 +1,167 @@
-//! One verb, from the command line to what is printed.
+//! Carries a verb out.
 
-use serde_json::{Value, json};
+use std::io;
+use std::time::Duration;
 
-use crate::cli::{Cli, Format, Verb, join};
-use crate::client::{Answer, Client, Receipt};
-use crate::error::Error;
-use crate::options::Options;
-use crate::output::{self, Printed, text};
+use bytes::Bytes;
+use raft_client::endpoints::{DEFAULT_FILE, EndpointsError, Sources};
+use raft_client::{Client, Error, Options, Refusal};
+use tokio::runtime::Builder;
 
-/// Does what was asked. Must be called within a tokio runtime.
-pub async fn run(cli: Cli, options: Options) -> Printed {
-    let format = cli.global.output;
-    let client = Client::new(options);
-    let client = match cli.global.stamp() {
-        Some(stamp) => client.repeating(stamp),
-        None => client,
-    };
-    let printed = attempt(&client, cli.verb, format).await;
-    printed.unwrap_or_else(|error| Printed::failure(format, &error))
+use crate::cli::{Cli, Common, Verb};
+use crate::output::Report;
+
+/// Why there is nothing to report.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Not understood.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody to ask.
+    #[error(transparent)]
+    Endpoints(#[from] EndpointsError),
+    /// The key of a GET is not there.
+    #[error("there is no key \"{key}\"")]
+    NotFound {
+        /// The key.
+        key: String,
+        /// It was not there after all commands up to here.
+        read_index: u64,
+    },
+    /// The cluster's answer, or the lack of one.
+    #[error(transparent)]
+    Request(#[from] Error),
+    /// Nobody answered a question to all.
+    #[error("no node answers ({reasons}); check that they run and that these endpoints are theirs")]
+    NobodyAnswers {
+        /// Of each.
+        reasons: String,
+    },
+    /// Nothing was sent.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+    /// The request was carried out.
+    #[error("done, but the result cannot be printed: {0}")]
+    Print(io::Error),
 }
 
-async fn attempt(client: &Client, verb: Verb, format: Format) -> Result<Printed, Error> {
-    match verb {
-        Verb::Put { key, words } => {
-            let value = join(&words);
-            let receipt = client.put(key.clone(), value.clone()).await?;
-            let value = text(&value);
-            let human = format!("Success! Set \"{key}\" to: \"{value}\"");
-            Ok(Printed::answer(
-                format,
-                human,
-                &applied(&receipt, json!({ "key": key, "value": value })),
-            ))
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Request(refusal.into())
+    }
+}
+
+impl Failure {
+    /// As documented in `--help`.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } | Self::Request(Error::Refused(_)) => 1,
+            Self::Usage(_) | Self::Endpoints(_) => 2,
+            Self::Print(_)
+            | Self::Request(
+                Error::Unknown { .. } | Error::NoAnswer { .. } | Error::Misunderstood { .. },
+            ) => 3,
+            Self::Start(_) | Self::NobodyAnswers { .. } | Self::Request(Error::NoLeader { .. }) => {
+                4
+            }
+            Self::Request(Error::CommittedNotApplied { .. }) => 5,
         }
-        Verb::Get { key } => {
-            let Answer { read_index, result } = client.get(key.clone()).await?;
-            let Some(value) = result else { return Ok(Printed::absent(format, &key, read_index)) };
-            let json = json!({ "key": key, "value": text(&value), "read_index": read_index });
-            Ok(Printed::answer(format, value, &json))
-        }
-        Verb::Del { key } => {
-            let receipt = client.delete(key.clone()).await?;
-            let human = match receipt.result {
-                Some(true) => format!("Success! Removed \"{key}\""),
-                Some(false) => format!("Success! There was no \"{key}\""),
-                None => format!(
-                    "Success! \"{key}\" is removed; whether it was there is no longer known"
-                ),
-            };
-            let existed = receipt.result;
-            Ok(Printed::answer(
-                format,
-                human,
-                &applied(&receipt, json!({ "key": key, "existed": existed })),
-            ))
-        }
-        Verb::Incr { key, by } => {
-            let receipt = client.incr(key.clone(), by).await?;
-            let human =
-                receipt.result.map_or_else(|| no_result(&receipt), |number| number.to_string());
-            let value = receipt.result;
-            Ok(Printed::answer(
-                format,
-                human,
-                &applied(&receipt, json!({ "key": key, "value": value })),
-            ))
-        }
-        Verb::Submit { words } => {
-            let receipt = client.submit(join(&words)).await?;
-            let result = receipt.result.as_ref().map(|result| text(result).into_owned());
-            let human = result.clone().unwrap_or_else(|| no_result(&receipt));
-            Ok(Printed::answer(format, human, &applied(&receipt, json!({ "result": result }))))
-        }
-        Verb::Query { words } => {
-            let Answer { read_index, result } = client.query(join(&words)).await?;
-            let json = json!({ "result": text(&result), "read_index": read_index });
-            Ok(Printed::answer(format, result, &json))
-        }
-        Verb::Status { all: false } => {
-            let status = client.status().await?;
-            Ok(Printed::answer(format, output::status(&status), &json!(status)))
-        }
-        Verb::Status { all: true } => {
-            let all = client.status_of_all().await;
-            Ok(Printed::answer(format, output::status_table(&all), &output::status_json(&all)))
-        }
-        Verb::Members => {
-            let members = client.members().await?;
-            Ok(Printed::answer(format, output::members_table(&members), &json!(members)))
+    }
+
+    /// One word for programs.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Usage(_) | Self::Endpoints(_) => "usage",
+            Self::NotFound { .. } => "not-found",
+            Self::Request(Error::Refused(Refusal::Busy { .. } | Refusal::WindowFull)) => "busy",
+            Self::Request(Error::Refused(_)) => "refused",
+            Self::Request(Error::Unknown { .. }) => "unknown",
+            Self::Request(Error::CommittedNotApplied { .. }) => "committed-not-applied",
+            Self::Request(Error::NoAnswer { .. }) => "no-answer",
+            Self::Request(Error::Misunderstood { .. }) => "misunderstood",
+            Self::Request(Error::NoLeader { .. }) | Self::NobodyAnswers { .. } => "no-leader",
+            Self::Start(_) => "not-started",
+            Self::Print(_) => "not-printed",
         }
     }
 }
 
-/// What every applied command has to say, and `more`.
-fn applied<T>(receipt: &Receipt<T>, mut more: Value) -> Value {
-    more["index"] = json!(receipt.index);
-    more["session"] = json!(format!("{:016x}", receipt.stamp.session));
-    more["sequence"] = json!(receipt.stamp.sequence);
-    more
+/// Does what is asked.
+pub(crate) fn run(cli: Cli) -> Result<Report, Failure> {
+    let stamp = cli.stamp().map_err(Failure::Usage)?;
+    let options = options(&cli.common)?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Start)?;
+    let report = runtime.block_on(async {
+        let client = Client::new(options);
+        let client = stamp.map_or_else(|| client.clone(), |stamp| client.repeating(stamp));
+        ask(&client, cli.verb).await
+    });
+    // A name server that does not answer must not hold up the end.
+    runtime.shutdown_background();
+    report
 }
 
-fn no_result<T>(receipt: &Receipt<T>) -> String {
-    format!("Success! Applied at index {}; the result is no longer kept", receipt.index)
+fn options(common: &Common) -> Result<Options, Failure> {
+    let sources = Sources {
+        list: common.endpoints.clone(),
+        file: common.endpoints_file.clone(),
+        default_file: Some(DEFAULT_FILE.into()),
+        ..Sources::from_environment()
+    };
+    Ok(Options {
+        timeout: Duration::from_millis(common.timeout_ms),
+        cluster: common.cluster.unwrap_or_default(),
+        forward: !common.no_forward,
+        // A single request learns from the answers to it.
+        discover: false,
+        ..Options::new(sources.resolve()?)
+    })
+}
+
+async fn ask(client: &Client, verb: Verb) -> Result<Report, Failure> {
+    match verb {
+        Verb::Put { key, value } => {
+            let value = value.join(" ");
+            let receipt = client.put(key.clone(), value.clone()).await?;
+            Ok(Report::Put { key, value, receipt })
+        }
+        Verb::Get { key } => {
+            let answer = client.get(key.clone()).await?;
+            let read_index = answer.read_index;
+            match answer.result {
+                Some(value) => Ok(Report::Value { key, value, read_index }),
+                None => Err(Failure::NotFound { key, read_index }),
+            }
+        }
+        Verb::Del { key } => {
+            let receipt = client.delete(key.clone()).await?;
+            Ok(Report::Removed { key, receipt })
+        }
+        Verb::Incr { key, by } => {
+            let receipt = client.incr(key.clone(), by).await?;
+            Ok(Report::Number { key, receipt })
+        }
+        Verb::Submit { text } => {
+            let receipt = client.submit(Bytes::from(text.join(" "))).await?;
+            Ok(Report::Submitted { receipt })
+        }
+        Verb::Query { text } => {
+            let answer = client.query(Bytes::from(text.join(" "))).await?;
+            Ok(Report::Answered { answer })
+        }
+        Verb::Status { all: false } => Ok(Report::Status(Box::new(client.status().await?))),
+        Verb::Status { all: true } => status_of_all(client).await,
+        Verb::Members => Ok(Report::Members(client.members().await?)),
+    }
+}
+
+async fn status_of_all(client: &Client) -> Result<Report, Failure> {
+    let statuses = client.status_of_all().await;
+    if statuses.iter().any(|(_, status)| status.is_ok()) {
+        return Ok(Report::Statuses(statuses));
+    }
+    let reasons = statuses.into_iter().filter_map(|(endpoint, status)| {
+        status.err().map(|reason| format!("{endpoint}: {reason}"))
+    });
+    Err(Failure::NobodyAnswers { reasons: reasons.collect::<Vec<_>>().join("; ") })
 }
