@@ -55,7 +55,7 @@ async fn clients_and_peers_of_another_cluster_are_told_so() {
             } => {
                 assert_eq!((refusal, theirs.cluster), (expected, own));
             }
-            ConnectError::Hello { .. } | ConnectError::Io { .. } => panic!("{error:?}"),
+            other @ (ConnectError::Hello { .. } | ConnectError::Io { .. }) => panic!("{other:?}"),
         }
     }
     cluster.all_vote().await;

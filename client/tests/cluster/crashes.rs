@@ -1,16 +1,24 @@
 //! kill -9 and SIGSTOP of rafts and whole nodes, and orderly stops.
 
+use std::time::Duration;
+
 use raft::rpc::client::Outcome;
 use rustix::process::Signal;
 use state_machine::kv::command::Command;
+use tokio::time::timeout;
 
-use crate::harness::caller::{Caller, number};
+use crate::harness::caller::{Caller, Trouble, number};
 use crate::harness::cluster::{Cluster, QUICK};
 use crate::harness::load::{Load, counter};
 use crate::harness::program::Program;
+use crate::harness::wait::eventually;
 
 /// Commands that show that the cluster is at work again.
 const SOME: u64 = 200;
+/// A value that a node knows which was not left behind.
+const NEWS: &str = "acknowledged";
+/// Far more than a question takes to its socket.
+const QUESTION_LEAVES: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn leaders_are_killed_under_load_and_nothing_is_lost_or_done_twice() {
@@ -20,10 +28,11 @@ async fn leaders_are_killed_under_load_and_nothing_is_lost_or_done_twice() {
         load.proceeds(SOME).await;
         let leader = cluster.leader().await;
         let before = cluster.answer(leader).await;
+        let acknowledged = load.next_acknowledgement();
         cluster.node(leader).bounce(Program::Raft).await;
         let after = cluster.answer(leader).await;
         assert_eq!((after.id, after.boot), (before.id, before.boot + 1));
-        load.proceeds(SOME).await;
+        acknowledged.await.expect("a write that was begun after the kill is acknowledged");
         cluster.all_catch_up().await;
     }
     load.stop().await.check(&cluster).await;
@@ -70,6 +79,7 @@ async fn a_leader_that_was_frozen_gives_no_stale_answer() {
     let old = cluster.leader().await;
     let mut direct = Caller::new(vec![cluster.endpoint(old)], 0);
     let before = direct.get_here(&counter("frozen")).await.expect("it leads");
+    let term = cluster.answer(old).await.term;
 
     cluster.node(old).signal(Program::Raft, Signal::STOP);
     let others: Vec<_> =
@@ -77,29 +87,35 @@ async fn a_leader_that_was_frozen_gives_no_stale_answer() {
     let mut caller = Caller::new(others, 0);
     caller.open_session().await;
     // Acknowledged by the others' new leader while the old one still believes that it leads.
-    caller.put("news", "acknowledged").await;
+    caller.put("news", NEWS).await;
     let during = caller.get(&counter("frozen")).await;
-    cluster.node(old).signal(Program::Raft, Signal::CONT);
 
-    // Its own answer, as soon as it gives one; never one from before the news.
-    let mut refusals = 0_u32;
-    let follower = loop {
-        match direct.get_here("news").await {
-            Ok(value) => {
-                assert_eq!(value.as_deref(), Some("acknowledged"), "after {refusals} refusals");
-                break false;
-            }
-            Err(_) if cluster.answer(old).await.role == "follower" => break true,
-            Err(_) => refusals += 1,
-        }
+    // Waits at the old leader's door, so that it is the first thing that it hears of.
+    let asked = async {
+        let mut question = std::pin::pin!(direct.get_here("news"));
+        assert!(timeout(QUESTION_LEAVES, &mut question).await.is_err(), "it is frozen");
+        cluster.node(old).signal(Program::Raft, Signal::CONT);
+        question.await
     };
-    assert!(follower || cluster.leader().await == old);
+    assert_knows_news_or_refuses(asked.await);
+    eventually("the old leader follows or leads anew", async || {
+        assert_knows_news_or_refuses(direct.get_here("news").await);
+        let status = cluster.answer(old).await;
+        (status.term > term).then_some(())
+    })
+    .await;
     let after = caller.get(&counter("frozen")).await;
     assert!(as_number(before) <= as_number(during.clone()));
     assert!(as_number(during) <= as_number(after));
     load.proceeds(SOME).await;
     cluster.all_catch_up().await;
     load.stop().await.check(&cluster).await;
+}
+
+fn assert_knows_news_or_refuses(answer: Result<Option<String>, Trouble>) {
+    if let Ok(value) = answer {
+        assert_eq!(value.as_deref(), Some(NEWS), "a stale answer");
+    }
 }
 
 fn as_number(value: Option<String>) -> u64 {

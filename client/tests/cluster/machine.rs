@@ -1,9 +1,12 @@
 //! State machines that die under load.
 
+use raft::rpc::client::NodeStatus;
+
 use crate::harness::cluster::{Cluster, QUICK};
 use crate::harness::load::Load;
 use crate::harness::program::Program;
 
+/// Commands that show that the cluster is at work.
 const SOME: u64 = 200;
 
 #[tokio::test]
@@ -15,7 +18,10 @@ async fn machines_are_killed_under_load_without_an_election_or_a_failed_write() 
     for node in cluster.numbers() {
         cluster.node(node).kill(Program::StateMachine);
         cluster.until(node, "machine away", |status| status.state_machine != "attached").await;
-        if node != cluster.leader().await {
+        if node == cluster.leader().await {
+            let waits = |status: &NodeStatus| status.commit_index > status.applied_index;
+            cluster.until(node, "commits what its machine will apply later", waits).await;
+        } else {
             load.proceeds(SOME).await;
         }
         cluster.node(node).start(Program::StateMachine).await;
@@ -40,9 +46,12 @@ async fn a_machine_that_is_away_for_long_catches_up_alone() {
     cluster.node(follower).start(Program::StateMachine).await;
     cluster.all_catch_up().await;
 
-    // With its node as the only one that still has its machine, all answers are its own.
-    for node in cluster.numbers().filter(|node| *node != follower) {
-        cluster.node(node).bounce(Program::Raft).await;
+    // Where its node leads, all answers are its own.
+    loop {
+        match cluster.leader().await {
+            leader if leader == follower => break,
+            other => cluster.node(other).bounce(Program::Raft).await,
+        }
     }
     ledger.check(&cluster).await;
 }

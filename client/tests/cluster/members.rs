@@ -4,10 +4,10 @@ use raft::rpc::client::{self, MemberStatus};
 
 use crate::harness::cluster::{Cluster, QUICK};
 use crate::harness::load::Load;
-use crate::harness::node::RESTART_DELAY;
 use crate::harness::program::Program;
-use crate::harness::wait::eventually;
+use crate::harness::wait::{PATIENCE, eventually};
 
+/// Commands that show that the cluster is at work.
 const SOME: u64 = 200;
 
 #[tokio::test]
@@ -20,7 +20,6 @@ async fn members_are_killed_under_load_and_raft_does_not_care() {
         cluster.node(node).kill(Program::Member);
         cluster.until(node, "member away", |status| status.member != "connected").await;
         load.proceeds(SOME).await;
-        tokio::time::sleep(RESTART_DELAY).await;
         cluster.node(node).start(Program::Member).await;
         cluster.all_vote().await;
         all_see_all_alive(&cluster).await;
@@ -33,10 +32,7 @@ async fn members_are_killed_under_load_and_raft_does_not_care() {
 
 async fn all_see_all_alive(cluster: &Cluster) {
     for node in cluster.numbers() {
-        let (client, _) =
-            client::connect(&cluster.endpoint(node), 0, crate::harness::wait::PATIENCE)
-                .await
-                .unwrap();
+        let (client, _) = client::connect(&cluster.endpoint(node), 0, PATIENCE).await.unwrap();
         eventually(&format!("all alive in the eyes of node {node}"), async || {
             let members = client.members(tarpc::context::current()).await.ok()?;
             let good =

@@ -34,14 +34,16 @@ pub struct Codec;
 #[error("malformed message: {0}")]
 pub struct MalformedMessage(String);
 
+fn malformed(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, MalformedMessage(what))
+}
+
 fn encode<T: Serialize>(item: &T) -> io::Result<Bytes> {
     postcard::to_stdvec(item).map(Bytes::from).map_err(io::Error::other)
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     // tarpc adds the peer's deadline to the clock while decoding, and panics where that overflows.
-    let malformed =
-        |what: String| io::Error::new(io::ErrorKind::InvalidData, MalformedMessage(what));
     match catch_unwind(AssertUnwindSafe(|| postcard::take_from_bytes(bytes))) {
         Ok(Ok((message, []))) => Ok(message),
         Ok(Ok((_, rest))) => Err(malformed(format!("{} bytes too many", rest.len()))),
@@ -58,10 +60,23 @@ impl<T: Serialize> Serializer<T> for Codec {
     }
 }
 
+/// Whether a request's deadline, which stands first in it, is beyond what the clock can count. [`decode`] would refuse
+/// it too, but not without a panic's message in the log.
+fn is_due_absurdly_late(bytes: &[u8]) -> bool {
+    const REQUEST: u8 = 0;
+    matches!(
+        postcard::take_from_bytes::<(u8, u64)>(bytes),
+        Ok(((REQUEST, secs), _)) if Instant::now().checked_add(Duration::from_secs(secs)).is_none()
+    )
+}
+
 impl<T: DeserializeOwned> Deserializer<ClientMessage<T>> for Codec {
     type Error = io::Error;
 
     fn deserialize(self: Pin<&mut Self>, bytes: &BytesMut) -> io::Result<ClientMessage<T>> {
+        if is_due_absurdly_late(bytes) {
+            return Err(malformed("absurd deadline".to_owned()));
+        }
         let mut message = decode(bytes)?;
         if let ClientMessage::Request(request) = &mut message {
             let latest = Instant::now() + MAX_DEADLINE;

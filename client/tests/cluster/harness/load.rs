@@ -31,7 +31,7 @@ struct Account {
     /// Results of its additions to the shared counter; none where the result was no longer kept.
     counted: Vec<Option<i64>>,
     /// Its fresh keys are numbered below this.
-    serials: u64,
+    serials: usize,
     failures: Vec<String>,
 }
 
@@ -65,7 +65,6 @@ impl Load {
     }
 
     /// When the first command that is begun from now on is acknowledged.
-    #[allow(dead_code, reason = "for examples/failover.rs, which shares this harness")]
     pub(crate) fn next_acknowledgement(&self) -> oneshot::Receiver<Instant> {
         let (reply, acknowledged) = oneshot::channel();
         self.acks.0.lock().expect("no panic inside").awaited = Some((Instant::now(), reply));
@@ -128,32 +127,25 @@ impl Ledger {
         self.accounts.iter().flat_map(|account| &account.failures).map(String::as_str).collect()
     }
 
-    /// Acknowledged additions to the shared counter.
-    pub(crate) fn counted(&self) -> usize {
-        self.accounts.iter().map(|account| account.counted.len()).sum()
-    }
-
-    /// Acknowledged fresh keys.
-    #[allow(dead_code, reason = "for examples/failover.rs, which shares this harness")]
-    pub(crate) fn serials(&self) -> u64 {
-        self.accounts.iter().map(|account| account.serials).sum()
+    /// Acknowledged commands.
+    pub(crate) fn acknowledged(&self) -> usize {
+        let of = |account: &Account| account.counted.len() + account.serials;
+        self.accounts.iter().map(of).sum()
     }
 
     /// Compares with what the cluster holds.
     pub(crate) async fn check(&self, cluster: &Cluster) {
-        let results: Vec<i64> = self
-            .accounts
-            .iter()
-            .flat_map(|account| account.counted.iter().flatten())
-            .copied()
-            .collect();
+        assert!(self.acknowledged() > 0, "there was no load");
+        let counted: Vec<Option<i64>> =
+            self.accounts.iter().flat_map(|account| account.counted.iter().copied()).collect();
+        let results: Vec<i64> = counted.iter().flatten().copied().collect();
         let distinct: BTreeSet<i64> = results.iter().copied().collect();
         assert_eq!(distinct.len(), results.len(), "two additions had the same result");
         for account in &self.accounts {
             assert!(account.counted.iter().flatten().is_sorted(), "a result went back");
         }
         let total = Caller::new(cluster.endpoints(), 0).get(&counter(self.name)).await;
-        assert_eq!(total, Some(self.counted().to_string()), "counter against acknowledgements");
+        assert_eq!(total, Some(counted.len().to_string()), "counter against acknowledgements");
         self.check_serials(cluster).await;
     }
 
@@ -178,6 +170,6 @@ pub(crate) fn counter(load: &str) -> String {
     format!("{load}/counter")
 }
 
-fn serial(load: &str, client: usize, number: u64) -> String {
+fn serial(load: &str, client: usize, number: usize) -> String {
     format!("{load}/{client}/{number}")
 }
