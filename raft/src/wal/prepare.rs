@@ -208,3 +208,31 @@ fn fill(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::disk::RealDisk;
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_prepared_too_small_grows_to_what_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut preparer = Preparer::new(Arc::new(RealDisk), dir.path(), 4096, true);
+        for (at_least, expected) in [(4096, 4096), (512, 4096), (10_240, 10_240)] {
+            preparer.start();
+            let start = Instant::now();
+            while !preparer.task.as_ref().is_some_and(|task| task.thread.is_finished()) {
+                assert!(start.elapsed() < Duration::from_secs(30), "nothing is prepared");
+                std::thread::yield_now();
+            }
+            let prepared = preparer.take(at_least).unwrap();
+            assert_eq!((prepared.bytes, prepared.file.size_bytes().unwrap()), (expected, expected));
+            assert_eq!(
+                std::fs::read(&prepared.path).unwrap(),
+                vec![0; usize::try_from(expected).unwrap()]
+            );
+        }
+    }
+}
