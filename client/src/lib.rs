@@ -1,1 +1,54 @@
-//! client
+//! Client of a cluster: commands and reads for any state machine, and the verbs of the built-in key-value machine.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use raft_client::{Client, Options};
+//!
+//! let client = Client::new(Options::new(vec!["127.0.0.1:6004".parse()?]));
+//! client.put("pizzatoppings", "peporoni peppr cheddar").await?;
+//! assert!(client.get("pizzatoppings").await?.result.is_some());
+//! let visits = client.incr("visits", 1).await?;
+//! println!("visit {:?} stands at index {} of the log", visits.result, visits.index);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A request is followed until its deadline: over broken connections, elections and busy nodes, to the leader and to
+//! whoever leads next. A command keeps its name ([`Stamp`]) over all its attempts, and the cluster applies each name
+//! once, so that following a command never doubles it. What is not known at the end is said to be unknown ([`Error`]).
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `client`, `kv` | requests, and the machine's verbs |
+//! | `session` | session, sequence numbers, what the client has the answers of |
+//! | `pursuit` | one request: attempts and pauses until it is settled |
+//! | `verdict` | what each failure tells of the command, and where to go on (pure) |
+//! | `leader`, `backoff` | which node to ask (pure), and when again (pure) |
+//! | `connections`, `discovery` | shared connections, the pinned cluster; other nodes' addresses |
+//! | `endpoints` | where the list of nodes comes from |
+//! | `cli`, `run`, `output` | the program: what may be typed, what is done, what is printed |
+
+mod backoff;
+pub mod cli;
+mod client;
+mod connections;
+mod discovery;
+pub mod endpoints;
+mod error;
+mod kv;
+mod leader;
+mod options;
+pub mod output;
+mod pursuit;
+pub mod run;
+mod session;
+mod verdict;
+
+pub use client::{Answer, Client, Receipt};
+pub use error::{Error, Refusal, Tried};
+pub use options::{
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_ENDPOINT, DEFAULT_PATIENCE, DEFAULT_TIMEOUT, Options,
+};
+pub use raft::rpc::client::{MAX_COMMAND_BYTES, MemberStatus, NodeStatus, SESSION_WINDOW};
+pub use raft::rpc::wire::{Endpoint, EndpointError};
+pub use session::Stamp;

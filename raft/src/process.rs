@@ -24,7 +24,7 @@ use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
 use crate::tasks::{CommitsTask, EntriesTask, QUEUE_EVENTS, Synced, log_events};
-use crate::wal::{OpenError, Options, RealDisk, Wal, Writer};
+use crate::wal::{OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
 const MAX_APPEND_BYTES: usize = 1024 * 1024;
@@ -90,7 +90,11 @@ impl RunError {
                 | IdentityError::LogMissing { .. }
                 | IdentityError::LogOfAnother { .. },
             )
-            | Self::Log(OpenError::Damaged(_) | OpenError::UnknownVersion { .. }) => 11,
+            | Self::Log(
+                OpenError::Damaged(_)
+                | OpenError::UnknownVersion { .. }
+                | OpenError::Unreadable(ReadError::Damaged(_)),
+            ) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,

@@ -95,7 +95,7 @@ pub struct EntriesTask {
 }
 
 impl EntriesTask {
-    /// Runs until `stop`, finishes what is under way for at most [`DRAIN_TIMEOUT`], and makes the log durable.
+    /// Runs until `stop`, finishes what is under way for a few seconds at most, and makes the log durable.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut drained_by = None;
         let mut ticks = interval(self.tick);

@@ -25,6 +25,8 @@ const ME: NodeId = NodeId(1);
 #[derive(Clone, Debug)]
 enum Act {
     Step(Input),
+    /// A member lies in the replica's own term.
+    Lie(NodeId, Message),
     /// Its peers answer what it has sent last as they should.
     Friends,
     Sync(usize),
@@ -176,8 +178,9 @@ fn input() -> impl Strategy<Value = Input> {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        12 => input().prop_map(Act::Step),
-        6 => Just(Act::Friends),
+        10 => input().prop_map(Act::Step),
+        4 => (2..4_u64, message()).prop_map(|(from, message)| Act::Lie(NodeId(from), message)),
+        10 => Just(Act::Friends),
         6 => (1..4_usize).prop_map(Act::Sync),
         1 => (0..3_usize).prop_map(Act::Crash),
         1 => Just(Act::TakeSnapshot),
@@ -203,6 +206,10 @@ impl Victim {
     fn act(&mut self, act: Act) {
         match act {
             Act::Step(input) => self.step(input),
+            Act::Lie(from, body) => {
+                let term = self.node.raft().hard_state().term;
+                self.step(Input::Message(Envelope { from, to: ME, term, token: Token(0), body }));
+            }
             Act::Friends => self.friends(),
             Act::Sync(batches) => self.sync(batches),
             Act::Crash(surviving) => {

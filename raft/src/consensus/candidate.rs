@@ -86,15 +86,22 @@ impl Replica<PreCandidate> {
         self.campaign("the pre-vote found no quorum")
     }
 
-    /// Two who notice a dead leader at the same moment would let each other pass and then split the votes. While the
-    /// other's answer to us is still open, the one with the longer log, then the higher id, goes first; after a
-    /// heartbeat's time the answer counts as lost and nobody stands in anybody's way.
+    /// Several who notice a dead leader at the same moment would let each other pass and then split the votes. So the one
+    /// with the longer log, then the higher id, goes first: it refuses the others, who stand back for it. After a heartbeat's
+    /// time, or once the other has refused us, nobody stands in anybody's way.
     fn on_pre_vote(mut self, origin: Origin, request: VoteRequest) -> Raft {
         let crossing = !self.role.votes.has_refused(origin.from)
             && self.role.elapsed_ticks < self.common.config.heartbeat_ticks;
-        let we_go_first = (self.common.log.last(), self.common.id()) > (request.last, origin.from);
-        self.common.answer_pre_vote(origin, request, !(crossing && we_go_first));
-        self.into()
+        let rank = (request.last, origin.from);
+        let we_go_first = (self.common.log.last(), self.common.id()) > rank;
+        let granted = self.common.answer_pre_vote(origin, request, !(crossing && we_go_first));
+        if !granted || we_go_first {
+            return self.into();
+        }
+        let term = self.common.term();
+        let mut follower = self.into_follower(term, None, "stood back for another");
+        follower.favour(rank);
+        follower.into()
     }
 
     fn on_pre_vote_response(mut self, origin: Origin, response: VoteResponse) -> Raft {

@@ -18,15 +18,32 @@ pub struct Follower {
     timeout_ticks: u32,
     /// A snapshot that the leader has offered: answered once it is durable.
     offered: Option<(Origin, LogId)>,
+    /// Who was let pass by a pre-vote lately.
+    favourite: Option<Favourite>,
+}
+
+/// Several who notice a dead leader at the same moment would all be let pass and then split the votes. So for a heartbeat's
+/// time after somebody was, only those with a longer log, or with an equal one and a higher id, are let pass too.
+#[derive(Clone, Copy, Debug)]
+struct Favourite {
+    rank: (LogId, NodeId),
+    ticks_left: u32,
 }
 
 impl Role for Follower {
     const NAME: RoleName = RoleName::Follower;
 }
 
+impl Favourite {
+    fn tick(self) -> Option<Self> {
+        let ticks_left = self.ticks_left - 1;
+        (ticks_left > 0).then_some(Self { ticks_left, ..self })
+    }
+}
+
 impl Follower {
     pub(super) fn new(timeout_ticks: u32) -> Self {
-        Self { link_lost: false, elapsed_ticks: 0, timeout_ticks, offered: None }
+        Self { link_lost: false, elapsed_ticks: 0, timeout_ticks, offered: None, favourite: None }
     }
 }
 
@@ -64,6 +81,7 @@ impl Replica<Follower> {
 
     pub(super) fn on_tick(mut self) -> Raft {
         self.role.elapsed_ticks += 1;
+        self.role.favourite = self.role.favourite.and_then(Favourite::tick);
         if self.role.elapsed_ticks < self.role.timeout_ticks {
             return self.into();
         }
@@ -108,13 +126,22 @@ impl Replica<Follower> {
     }
 
     fn on_pre_vote(mut self, origin: Origin, request: VoteRequest) -> Raft {
-        let willing = !self.has_lease();
-        let granted = self.common.answer_pre_vote(origin, request, willing);
-        if granted && self.role.link_lost {
-            // An early campaign was planned: somebody else is ahead of us, and two would split the votes.
-            self.role.timeout_ticks = self.common.random_election_ticks();
+        let rank = (request.last, origin.from);
+        let outranked = self.role.favourite.is_some_and(|favourite| favourite.rank > rank);
+        let willing = !self.has_lease() && !outranked;
+        if self.common.answer_pre_vote(origin, request, willing) {
+            self.favour(rank);
         }
         self.into()
+    }
+
+    /// Somebody was let pass. An early campaign of our own, if one was planned, would only split the votes.
+    pub(super) fn favour(&mut self, rank: (LogId, NodeId)) {
+        let ticks_left = self.common.config.heartbeat_ticks;
+        self.role.favourite = Some(Favourite { rank, ticks_left });
+        if self.role.link_lost {
+            self.role.timeout_ticks = self.common.random_election_ticks();
+        }
     }
 
     fn on_vote(mut self, origin: Origin, request: VoteRequest) -> Raft {

@@ -235,7 +235,8 @@ pub struct Output {
     /// The snapshot that replaced our log and must be restored into the machine. `persist` truncates what contradicts
     /// it; after that, and after `compact_to`, the log goes on at `last.index + 1`.
     pub install: Option<SnapshotMeta>,
-    /// The log may drop everything up to and including this index.
+    /// The log may drop everything up to and including this index, once every batch handed out so far is durable: before
+    /// that, an entry which the snapshot replaces could be taken for one that follows it.
     pub compact_to: Option<Index>,
     /// For the log and the metrics.
     pub events: Vec<Event>,

@@ -82,7 +82,7 @@ pub struct AppendRequest {
 pub struct AppendResponse {
     /// Whether the entries fit.
     pub outcome: AppendOutcome,
-    /// Repeated from the request.
+    /// Repeated from the request; zero when that was of an older term, whose rounds were numbered anew.
     pub read_seq: u64,
 }
 

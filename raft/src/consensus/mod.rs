@@ -34,8 +34,8 @@
 //!
 //! - Pre-vote, leader stickiness and check-quorum are always on (thesis §9.6, §4.2.3, §6.2).
 //! - A node that was asked by its leader to take over ignores stickiness, and so do those that it asks (thesis §3.10).
-//! - A follower whose leader's process closed all its connections no longer counts as having heard it. Two who notice that
-//!   at the same moment are put in an order, so that they do not split the votes.
+//! - A follower whose leader's process closed all its connections no longer counts as having heard it. Those who notice that
+//!   at the same moment stand back for the one with the longest log and the highest id, so that they do not split the votes.
 //! - A candidate asks for votes only once its own vote and its log are durable, and its own vote counts from then on. A grant
 //!   must never outlive the log that it was given for.
 //! - A rejected append names the conflicting term, its first index and the end of the log; agreement is found in O(terms)

@@ -97,7 +97,8 @@ impl Raft {
                     conflict_index: Index(0),
                     last_index,
                 },
-                read_seq: request.read_seq,
+                // The request's round is of its own term, and the sender may lead ours by now with rounds of the same number.
+                read_seq: 0,
             }),
             Message::InstallSnapshot(_) => {
                 Message::SnapshotResponse(SnapshotResponse { installed: None })

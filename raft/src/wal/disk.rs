@@ -97,12 +97,10 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let parents = || dir.ancestors().skip(1);
+        let missing = parents().take_while(|parent| !parent.exists()).count();
         std::fs::create_dir_all(dir)?;
-        match dir.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => self.sync_dir(Path::new(".")),
-            Some(parent) => self.sync_dir(parent),
-            None => Ok(()),
-        }
+        parents().take(missing + 1).try_for_each(|parent| self.sync_dir(or_here(parent)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -163,6 +161,11 @@ impl DiskFile for File {
     fn sync_data(&self) -> io::Result<()> {
         Self::sync_data(self)
     }
+}
+
+/// The parent of a relative name is the empty path, which no system call takes.
+fn or_here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
 /// Reserves space up to `bytes`. A file system that cannot is left to allocate as zeros are written.

@@ -66,7 +66,8 @@ pub struct Options {
     /// Length of a segment's file, in bytes: a multiple of 512, 4 KiB to 1 GiB. A frame that needs more gets a longer
     /// file.
     pub segment_bytes: u64,
-    /// How much of the log's end [`Restored::tail`] brings, in bytes ([`Entry::weight_bytes`]).
+    /// How much of the log's end [`tail`](crate::consensus::Restored::tail) brings, in bytes
+    /// ([`weight_bytes`](crate::consensus::Entry::weight_bytes)).
     pub tail_cache_bytes: usize,
     /// False for `--unsafe-no-fsync`: appends are acknowledged without being durable.
     pub sync: bool,

@@ -69,13 +69,7 @@ impl Preparer {
             return;
         }
         let cancelled = Arc::new(AtomicBool::new(false));
-        let job = Job {
-            disk: Arc::clone(&self.disk),
-            spare: self.spares.pop(),
-            path: self.next_path(),
-            bytes: self.segment_bytes,
-            cancelled: Some(Arc::clone(&cancelled)),
-        };
+        let job = Job { cancelled: Some(Arc::clone(&cancelled)), ..self.job(self.segment_bytes) };
         let thread = std::thread::Builder::new()
             .name("wal-prepare".to_owned())
             .spawn(move || job.run_or_log());
@@ -116,12 +110,16 @@ impl Preparer {
     }
 
     fn make_now(&mut self, at_least: u64) -> Result<Prepared, DiskError> {
-        let spare = self.spares.pop();
-        let hurry = self.background && spare.is_none();
+        let hurry = self.background && self.spares.is_empty();
         let bytes = if hurry { QUICK_BYTES.min(self.segment_bytes) } else { self.segment_bytes };
-        let bytes = bytes.max(at_least);
-        let path = self.next_path();
-        Job { disk: Arc::clone(&self.disk), spare, path, bytes, cancelled: None }.run()
+        self.job(bytes.max(at_least)).run()
+    }
+
+    fn job(&mut self, bytes: u64) -> Job {
+        let spare = self.spares.pop();
+        let is_new = spare.is_none();
+        let path = spare.unwrap_or_else(|| self.next_path());
+        Job { disk: Arc::clone(&self.disk), path, is_new, bytes, cancelled: None }
     }
 
     fn next_path(&mut self) -> PathBuf {
@@ -150,9 +148,9 @@ impl Prepared {
 /// One file to prepare.
 struct Job {
     disk: Arc<dyn Disk>,
-    /// An old file to use again; else a new one is made.
-    spare: Option<PathBuf>,
     path: PathBuf,
+    /// Whether the file is to be made; else it is there and used again.
+    is_new: bool,
     bytes: u64,
     /// Set for a job in the background, which also syncs as it goes.
     cancelled: Option<Arc<AtomicBool>>,
@@ -160,13 +158,11 @@ struct Job {
 
 impl Job {
     fn run(self) -> Result<Prepared, DiskError> {
-        let Self { disk, spare, path, bytes, cancelled } = self;
-        let (path, file) = if let Some(spare) = spare {
-            let file = disk.open(&spare).during("open", &spare)?;
-            (spare, file)
+        let Self { disk, path, is_new, bytes, cancelled } = self;
+        let file = if is_new {
+            disk.create(&path).during("create", &path)?
         } else {
-            let file = disk.create(&path).during("create", &path)?;
-            (path, file)
+            disk.open(&path).during("open", &path)?
         };
         let old_bytes = file.size_bytes().during("read the length of", &path)?;
         fill(&*file, &path, old_bytes, bytes, cancelled.as_deref())?;

@@ -11,9 +11,9 @@
 //! | whole, of a later frame | frame n had been synced: damage |
 //! | anything else | damage: a torn write does not leave that |
 //!
-//! In an older segment every frame up to the next segment's first one must be whole. What is not seen is a device that
-//! acknowledges a sync and then forgets all of a last frame's block or blocks: that looks as if they had never been
-//! written.
+//! In an older segment every frame up to the next segment's first one must be whole. What cannot be seen from here is a
+//! device that acknowledges a sync and then brings back blocks of the last frame exactly as they were before it: that is
+//! what a torn write looks like.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -226,10 +226,6 @@ impl<'a> Walk<'a> {
 
     /// All frames below `end` must be whole; what follows was given up when the next segment started.
     fn older(&mut self, end: u64) -> Result<(), OpenError> {
-        if end <= self.head.seq {
-            let what = "the next segment says that it is older than this one".to_owned();
-            return Err(self.damage(0, what).into());
-        }
         let mut payload = Vec::new();
         while self.seq < end {
             if let Err(block) = self.next(&mut payload)? {
@@ -298,19 +294,15 @@ impl<'a> Walk<'a> {
 
     /// The table at the head of this file.
     fn judge_end(&mut self) -> Result<(), OpenError> {
-        let mut torn_bytes = None;
         for at in self.at..self.scanner.blocks {
             match look(self.scanner.block(at)?, at) {
                 Seen::Zero => {}
                 Seen::Whole(header) if header.seq < self.head.seq => {}
-                Seen::Whole(header) if self.is_part_of_torn(&header, at, torn_bytes) => {
-                    torn_bytes = Some(header.frame_bytes);
-                }
+                Seen::Whole(header) if header.salt == self.head.salt && header.seq == self.seq => {}
                 Seen::Whole(header) => {
-                    let what = format!(
-                        "frame {} is missing or damaged, but frame {} is there",
-                        self.seq, header.seq
-                    );
+                    let (ours, other) = (self.seq, header.seq);
+                    let what =
+                        format!("frame {ours} is missing or damaged, but frame {other} is there");
                     return Err(self.damage(self.at, what).into());
                 }
                 Seen::Damaged => {
@@ -320,13 +312,6 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
-    }
-
-    fn is_part_of_torn(&self, header: &BlockHeader, at: u32, torn_bytes: Option<u32>) -> bool {
-        header.salt == self.head.salt
-            && header.seq == self.seq
-            && header.number == at - self.at
-            && torn_bytes.is_none_or(|bytes| bytes == header.frame_bytes)
     }
 
     fn damage(&self, block: u32, what: String) -> Damage {

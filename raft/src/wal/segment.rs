@@ -174,11 +174,8 @@ impl Segment {
         let at = place.block + first;
         self.file.read_at(&mut raw, block::offset_of(at)).during("read", &self.path)?;
         let mut payload = Vec::with_capacity(count as usize * block::PAYLOAD_BYTES);
-        let mut frame = None;
-        for ((number, at), raw) in (first..).zip(at..).zip(raw.chunks_exact(BLOCK_BYTES)) {
-            let header = self.check(block::look(raw, at), number, frame, at)?;
-            frame = Some(header);
-            payload.extend_from_slice(payload_of(raw, &header));
+        for (at, raw) in (at..).zip(raw.chunks_exact(BLOCK_BYTES)) {
+            payload.extend_from_slice(payload_of(raw, &self.check(block::look(raw, at), at)?));
         }
         let skipped = place.at as usize - first as usize * block::PAYLOAD_BYTES;
         let wanted = skipped..skipped + bytes as usize;
@@ -198,23 +195,13 @@ impl Segment {
         }
     }
 
-    fn check(
-        &self,
-        seen: Seen,
-        number: u32,
-        frame: Option<BlockHeader>,
-        at: u32,
-    ) -> Result<BlockHeader, Damage> {
+    /// A place is written once in each use of a file, and the checksum covers the place: so a whole block of this use is
+    /// the right one.
+    fn check(&self, seen: Seen, at: u32) -> Result<BlockHeader, Damage> {
         match seen {
-            Seen::Whole(header) => {
-                let expected = BlockHeader { salt: self.salt, number, ..frame.unwrap_or(header) };
-                if header == expected {
-                    Ok(header)
-                } else {
-                    Err(self.damage(at, "another frame's block"))
-                }
-            }
-            Seen::Zero => Err(self.damage(at, "a block of zeros")),
+            Seen::Whole(header) if header.salt == self.salt => Ok(header),
+            Seen::Whole(_) => Err(self.damage(at, "the block is of another use of the file")),
+            Seen::Zero => Err(self.damage(at, "the block was never written")),
             Seen::Damaged => Err(self.damage(at, "the block's checksum does not match")),
         }
     }

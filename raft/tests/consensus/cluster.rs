@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft::consensus::{Envelope, Input, NodeId, Output, SnapshotMeta};
 
-use crate::print;
 use crate::support::node::Node;
+use crate::support::print;
 
 /// Nodes, and the messages under way between them in the order in which they were sent.
 #[derive(Default)]

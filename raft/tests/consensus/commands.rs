@@ -10,8 +10,8 @@ use raft::consensus::{
 };
 
 use crate::cluster::Cluster;
-use crate::print;
 use crate::support::node::Node;
+use crate::support::print;
 use crate::support::{membership, quick_config};
 
 type Done = Result<(), Box<dyn Error>>;

@@ -11,7 +11,6 @@ mod support;
 
 mod cluster;
 mod commands;
-mod print;
 
 use std::path::{Path, PathBuf};
 

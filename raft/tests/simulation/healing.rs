@@ -13,7 +13,7 @@ const HEALING_TICKS: u64 = 300;
 /// … and this many for each entry that somebody could be behind: windows may let through one at a time, read from disk.
 const HEALING_TICKS_PER_ENTRY: u64 = 8;
 impl World {
-    /// Everything is repaired, and everybody is started.
+    /// Everything is repaired, everybody is started, and talks over new connections.
     pub fn heal(&mut self) {
         self.network.heal();
         self.network.weather = Weather::CALM;
@@ -21,6 +21,7 @@ impl World {
         self.stopped.clear();
         self.climate = Climate::calm();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.network.reset(id);
             let node = self.nodes.get_mut(&id).expect("a known node");
             if !node.is_up() {
                 node.start();

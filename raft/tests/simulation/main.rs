@@ -2,15 +2,18 @@
 //! delays and reorders, on disks that lose what was not synced, with crashes, partitions, snapshots and changes of the
 //! configuration. All invariants are checked after every step; at the end everything heals and progress is demanded.
 //!
-//! A failure prints the line that repeats it. `SEED=n` runs one seed, `SEEDS=n` that many from zero on.
+//! A failure prints the line that repeats it. `SEED=n` runs one seed, `SEEDS=n` that many from zero on, and `TRACE=1` prints all
+//! that is said and done (with `-- --nocapture`).
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::print_stdout, reason = "TRACE prints what happens")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod clients;
 mod coverage;
+mod elections;
 mod healing;
 mod invariants;
 mod nemesis;

@@ -6,6 +6,9 @@ use raft::consensus::{Envelope, NodeId};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
+/// A hundred heartbeats.
+const STRAGGLER_TICKS: u64 = 200;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
@@ -15,10 +18,12 @@ pub struct Weather {
     pub duplication: f64,
     /// Longest delay, in ticks, inclusive; two messages with different delays overtake each other.
     pub delay_ticks: u64,
+    /// Chance that a copy is held back for up to [`STRAGGLER_TICKS`]: until its term, or its sender's whole reign, is over.
+    pub stragglers: f64,
 }
 
 impl Weather {
-    pub const CALM: Self = Self { loss: 0.0, duplication: 0.0, delay_ticks: 0 };
+    pub const CALM: Self = Self { loss: 0.0, duplication: 0.0, delay_ticks: 0, stragglers: 0.0 };
 }
 
 /// Messages under way and links that are cut.
@@ -58,14 +63,21 @@ impl Network {
         self.cut.insert((from, to));
     }
 
+    /// Connections of this node are gone with all that was on them.
+    pub fn reset(&mut self, node: NodeId) {
+        self.under_way.retain(|_, envelope| envelope.from != node);
+    }
+
     pub fn heal(&mut self) {
         self.cut.clear();
     }
 
     fn enqueue(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) {
-        let due = now + rng.random_range(0..=self.weather.delay_ticks);
+        let straggles = rng.random_bool(self.weather.stragglers);
+        let longest = if straggles { STRAGGLER_TICKS } else { self.weather.delay_ticks };
+        let due = now + rng.random_range(0..=longest);
         // A random number in front of the serial one shuffles what is due in the same tick.
-        let order = if self.weather.delay_ticks == 0 { 0 } else { rng.random_range(0..16) };
+        let order = if longest == 0 { 0 } else { rng.random_range(0..16) };
         self.sent += 1;
         self.under_way.insert((due, order << 48 | self.sent), envelope);
     }

@@ -14,7 +14,7 @@ use crate::invariants::{Before, Invariants, Nodes, Step};
 use crate::nemesis::Climate;
 use crate::network::{Network, Weather};
 use crate::support::node::Node;
-use crate::support::{membership, quick_config};
+use crate::support::{membership, print, quick_config};
 
 /// Five to begin with, and joiners.
 pub const NODES: u64 = 7;
@@ -47,6 +47,8 @@ pub struct World {
     /// Clocks that stand still until this tick, while everything else goes on.
     pub stopped: BTreeMap<NodeId, u64>,
     pub coverage: Coverage,
+    /// Whether everything that happens is printed.
+    trace: bool,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
             loss: pick([0.0, 0.02, 0.1, 0.25], &mut rng),
             duplication: pick([0.0, 0.05, 0.2], &mut rng),
             delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
+            stragglers: pick([0.0, 0.02, 0.1], &mut rng),
         };
         let climate = Climate::random(&mut rng);
         let configs: Vec<Config> =
@@ -89,6 +92,7 @@ impl World {
             stalled: BTreeMap::new(),
             stopped: BTreeMap::new(),
             coverage: Coverage::default(),
+            trace: std::env::var_os("TRACE").is_some(),
         }
     }
 
@@ -155,6 +159,11 @@ impl World {
     }
 
     fn carry_out(&mut self, id: NodeId, output: Output) {
+        if self.trace {
+            for line in print::output(id, &output) {
+                println!("{} {line}", self.now);
+            }
+        }
         for fetch in output.fetch {
             self.coverage.fetches += 1;
             let delay = self.rng.random_range(1..4);
@@ -167,6 +176,9 @@ impl World {
 
     fn send(&mut self, envelope: Envelope) {
         self.invariants.check_sent(&self.nodes, &envelope);
+        if self.trace {
+            println!("{} {}", self.now, print::envelope(&envelope));
+        }
         if matches!(envelope.body, Message::InstallSnapshot(_)) {
             let broken_off = Input::PeerUnreachable(envelope.to);
             self.later(envelope.from, STREAM_TICKS, Later::Step(broken_off));

@@ -12,6 +12,9 @@ use raft::consensus::{
 pub struct Disk {
     durable: Image,
     pending: VecDeque<Persist>,
+    /// Prefixes to drop, each after this batch is durable: before that, what a snapshot replaces could look like what follows
+    /// it.
+    compactions: VecDeque<(BatchNo, Index)>,
     snapshot: Option<SnapshotMeta>,
 }
 
@@ -20,8 +23,6 @@ struct Image {
     batch: BatchNo,
     hard_state: HardState,
     entries: BTreeMap<Index, Entry>,
-    /// Nothing up to here is kept, whenever it was written.
-    compacted_to: Index,
     commit_hint: Index,
 }
 
@@ -34,11 +35,9 @@ impl Image {
         }
         self.entries.extend(persist.append.into_iter().map(|entry| (entry.id.index, entry)));
         self.commit_hint = persist.commit_index;
-        self.compact(self.compacted_to);
     }
 
     fn compact(&mut self, to: Index) {
-        self.compacted_to = to;
         self.entries = self.entries.split_off(&to.next());
     }
 }
@@ -65,12 +64,17 @@ impl Disk {
         for persist in self.pending.drain(..batches.min(self.pending.len())) {
             self.durable.apply(persist);
         }
+        let durable = self.durable.batch;
+        while let Some((_, to)) = self.compactions.pop_front_if(|(after, _)| *after <= durable) {
+            self.durable.compact(to);
+        }
     }
 
     /// The process dies: what had reached the platters by chance stays, the rest is gone.
     pub fn crash(&mut self, surviving_batches: usize) {
         self.sync(surviving_batches);
         self.pending.clear();
+        self.compactions.clear();
         self.durable.batch = BatchNo(0);
     }
 
@@ -101,8 +105,10 @@ impl Disk {
         self.snapshot.as_ref()
     }
 
+    /// Drops everything up to `to`, in its turn.
     pub fn compact(&mut self, to: Index) {
-        self.durable.compact(to);
+        self.compactions.push_back((self.newest_batch(), to));
+        self.sync(0);
     }
 
     /// Reads the log as a running process sees it: written is enough, synced is not asked.

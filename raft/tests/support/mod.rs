@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod node;
+pub mod print;
 
 use std::collections::BTreeMap;
 

@@ -12,8 +12,12 @@ use crate::simulated_disk::{SECTOR_BYTES, SimulatedDisk};
 
 /// A log of a few frames in two segments, closed; the last frame takes several blocks.
 fn small_log() -> (Arc<SimulatedDisk>, Model) {
+    small_log_of(0)
+}
+
+fn small_log_of(seed: u64) -> (Arc<SimulatedDisk>, Model) {
     let (disk, mut model) = (SimulatedDisk::new(), Model::default());
-    let (mut wal, _) = open(&disk, 0).unwrap();
+    let (mut wal, _) = open(&disk, seed).unwrap();
     for number in 1..=4 {
         let step = append(&model, number, 700);
         carry_out(&mut wal, &step).unwrap();

@@ -23,7 +23,8 @@ fn log_of(disk: &Arc<SimulatedDisk>, entries: u64, seed: u64) {
 
 /// As the format table says: CRC32C of the offset, then of all but the checksum itself.
 pub(crate) fn reseal(block: &mut [u8], offset: u64) {
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), &block[4..SECTOR_BYTES]);
+    let place = crc32c::crc32c(&offset.to_le_bytes());
+    let sum = crc32c::crc32c_append(place, &block[4..SECTOR_BYTES]);
     block[..4].copy_from_slice(&sum.to_le_bytes());
 }
 
@@ -65,6 +66,21 @@ fn a_segment_under_another_name_is_refused() {
     disk.overwrite(&files[1].0, files[2].1.clone());
     let error = open(&disk, 1).err().expect("a misplaced segment");
     assert!(matches!(&error, OpenError::Damaged(damage) if damage.file == files[1].0), "{error}");
+}
+
+#[test]
+fn a_segment_that_contradicts_the_one_before_it_is_refused() {
+    let disk = SimulatedDisk::new();
+    log_of(&disk, 30, 0);
+    let (path, mut bytes) = disk.files(".wal").remove(1);
+    // The state behind the version, the numbers of segment and log and the length: no base, term, no vote.
+    let term = 24 + 5 + 32 + 1;
+    assert_eq!(bytes[term - 1..term + 2], [0, 0, 0]);
+    bytes[term] = 5;
+    reseal(&mut bytes, 0);
+    disk.overwrite(&path, bytes);
+    let error = open(&disk, 1).err().expect("term 5 comes from nowhere");
+    assert!(matches!(&error, OpenError::Damaged(damage) if damage.file == path), "{error}");
 }
 
 #[test]

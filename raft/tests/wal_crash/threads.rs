@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use raft::consensus::{
     BatchNo, Entry, Index, LogId, Membership, Payload, Persist, SnapshotMeta, Term,
 };
@@ -99,7 +100,11 @@ fn an_error_is_reported_once_and_nothing_after_it() {
     let event = next(&events);
     assert!(matches!(event, WalEvent::Failed(WriteError::Disk(_))), "{event:?}");
     let operations = disk.operations();
-    writer.submit(batch(2));
+    let command = Bytes::from(vec![7; 200]);
+    let payload = Payload::Command(command.clone());
+    let id = LogId::new(Term(1), Index(2));
+    writer.submit(Persist { append: vec![Entry { id, payload }], ..Persist::default() });
+    assert!(command.is_unique(), "what nobody will write is not kept");
     writer.fetch(1, Index(1), Index(1), 1);
     writer.close();
     assert!(events.recv().is_err());
@@ -279,6 +284,10 @@ fn a_real_directory_has_one_owner_at_a_time() {
     Wal::open(Arc::new(RealDisk), dir.path(), Options::default()).unwrap();
 }
 
+fn syncs(disk: &SimulatedDisk) -> usize {
+    disk.trace().iter().filter(|operation| operation.starts_with("sync /")).count()
+}
+
 #[test]
 fn appends_larger_than_a_segment_and_than_a_frame_are_kept() {
     let disk = SimulatedDisk::new();
@@ -295,9 +304,13 @@ fn appends_larger_than_a_segment_and_than_a_frame_are_kept() {
         let append = (next..next + count).map(entry).collect();
         let step =
             Step::Append(vec![Persist { batch: BatchNo(number), append, ..Persist::default() }]);
+        let before = syncs(&disk);
         carry_out(&mut wal, &step).unwrap();
         model.follow(&step);
         model.check_entries(&mut wal);
+        // A segment's start is synced too.
+        let frames = if count == 7 { 4 } else { 1 };
+        assert!((frames..=2 * frames).contains(&(syncs(&disk) - before)), "of {bytes} bytes");
     }
     drop(wal);
     let (mut wal, _) = open(&disk.power_cut(|| false), 1).unwrap();

@@ -1,0 +1,181 @@
+//! Load that keeps account: clients add to one shared counter and to a fresh key of their own, in turn.
+//!
+//! Every command adds one, so a command that was lost or applied twice shows in the sums: afterwards the counter
+//! equals the acknowledged additions, no two of which had the same result, and every fresh key holds exactly 1.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::caller::Caller;
+use super::cluster::Cluster;
+use super::wait::eventually;
+
+/// Clients at once, each with one command under way.
+const CLIENTS: usize = 16;
+
+/// Load under way.
+pub(crate) struct Load {
+    name: &'static str,
+    stop: watch::Sender<bool>,
+    clients: JoinSet<Account>,
+    acks: Arc<Acks>,
+}
+
+/// What one client saw.
+struct Account {
+    client: usize,
+    /// Results of its additions to the shared counter; none where the result was no longer kept.
+    counted: Vec<Option<i64>>,
+    /// Its fresh keys are numbered below this.
+    serials: u64,
+    failures: Vec<String>,
+}
+
+#[derive(Default)]
+struct Acks(Mutex<AckState>);
+
+#[derive(Default)]
+struct AckState {
+    acknowledged: u64,
+    awaited: Option<(Instant, oneshot::Sender<Instant>)>,
+}
+
+impl Load {
+    /// Starts the clients, spread over all nodes.
+    pub(crate) fn start(cluster: &Cluster, name: &'static str) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let acks = Arc::<Acks>::default();
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            let caller = Caller::new(cluster.endpoints(), client);
+            clients.spawn(run(name, client, caller, Arc::clone(&acks), stopping.clone()));
+        }
+        Self { name, stop, clients, acks }
+    }
+
+    /// Waits for so many more acknowledged commands.
+    pub(crate) async fn proceeds(&self, commands: u64) {
+        let wanted = self.acks.total() + commands;
+        let enough = async || (self.acks.total() >= wanted).then_some(());
+        eventually("progress of the load", enough).await;
+    }
+
+    /// When the first command that is begun from now on is acknowledged.
+    pub(crate) fn next_acknowledgement(&self) -> oneshot::Receiver<Instant> {
+        let (reply, acknowledged) = oneshot::channel();
+        self.acks.0.lock().expect("no panic inside").awaited = Some((Instant::now(), reply));
+        acknowledged
+    }
+
+    /// Lets every client finish its command.
+    pub(crate) async fn stop(self) -> Ledger {
+        self.stop.send_replace(true);
+        Ledger { name: self.name, accounts: self.clients.join_all().await }
+    }
+}
+
+impl Acks {
+    fn total(&self) -> u64 {
+        self.0.lock().expect("no panic inside").acknowledged
+    }
+
+    fn add(&self, begun: Instant) {
+        let mut state = self.0.lock().expect("no panic inside");
+        state.acknowledged += 1;
+        if let Some((_, reply)) = state.awaited.take_if(|(after, _)| begun >= *after) {
+            // Whoever asked may have gone.
+            let _unheard = reply.send(Instant::now());
+        }
+    }
+}
+
+async fn run(
+    name: &'static str,
+    client: usize,
+    mut caller: Caller,
+    acks: Arc<Acks>,
+    stopping: watch::Receiver<bool>,
+) -> Account {
+    caller.open_session().await;
+    let mut account = Account { client, counted: Vec::new(), serials: 0, failures: Vec::new() };
+    while !*stopping.borrow() {
+        let begun = Instant::now();
+        account.counted.push(caller.increment(&counter(name)).await);
+        acks.add(begun);
+        let begun = Instant::now();
+        caller.increment(&serial(name, client, account.serials)).await;
+        account.serials += 1;
+        acks.add(begun);
+    }
+    account.failures = caller.failures;
+    account
+}
+
+/// All that was acknowledged.
+pub(crate) struct Ledger {
+    name: &'static str,
+    accounts: Vec<Account>,
+}
+
+impl Ledger {
+    /// Why attempts failed that were then repeated.
+    pub(crate) fn failures(&self) -> Vec<&str> {
+        self.accounts.iter().flat_map(|account| &account.failures).map(String::as_str).collect()
+    }
+
+    /// Acknowledged additions to the shared counter.
+    pub(crate) fn counted(&self) -> usize {
+        self.accounts.iter().map(|account| account.counted.len()).sum()
+    }
+
+    /// Acknowledged fresh keys.
+    pub(crate) fn serials(&self) -> u64 {
+        self.accounts.iter().map(|account| account.serials).sum()
+    }
+
+    /// Compares with what the cluster holds.
+    pub(crate) async fn check(&self, cluster: &Cluster) {
+        let results: Vec<i64> = self
+            .accounts
+            .iter()
+            .flat_map(|account| account.counted.iter().flatten())
+            .copied()
+            .collect();
+        let distinct: BTreeSet<i64> = results.iter().copied().collect();
+        assert_eq!(distinct.len(), results.len(), "two additions had the same result");
+        for account in &self.accounts {
+            assert!(account.counted.iter().flatten().is_sorted(), "a result went back");
+        }
+        let total = Caller::new(cluster.endpoints(), 0).get(&counter(self.name)).await;
+        assert_eq!(total, Some(self.counted().to_string()), "counter against acknowledgements");
+        self.check_serials(cluster).await;
+    }
+
+    async fn check_serials(&self, cluster: &Cluster) {
+        let mut readers = JoinSet::new();
+        for account in &self.accounts {
+            let (name, client, serials) = (self.name, account.client, account.serials);
+            let mut caller = Caller::new(cluster.endpoints(), client);
+            readers.spawn(async move {
+                for number in 0..serials {
+                    let key = serial(name, client, number);
+                    assert_eq!(caller.get(&key).await.as_deref(), Some("1"), "{key}");
+                }
+            });
+        }
+        readers.join_all().await;
+    }
+}
+
+/// The shared counter.
+pub(crate) fn counter(load: &str) -> String {
+    format!("{load}/counter")
+}
+
+fn serial(load: &str, client: usize, number: u64) -> String {
+    format!("{load}/{client}/{number}")
+}

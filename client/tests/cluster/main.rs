@@ -1,0 +1,13 @@
+//! Real processes on loopback: clusters that form, lose processes and nodes, and get them back; bad input from all sides.
+//!
+//! The programs are taken from beside this executable: `cargo build --workspace --bins` makes them.
+#![cfg(test)]
+
+mod bad_input;
+mod crashes;
+mod damage;
+mod formation;
+mod harness;
+mod machine;
+mod members;
+mod refusals;
