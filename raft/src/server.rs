@@ -239,12 +239,16 @@ mod tests {
         tokio::spawn(run(listener, connection.shared.clone(), room));
         let endpoint: wire::Endpoint = address.to_string().parse().unwrap();
         let limit = Duration::from_secs(10);
-        let silent =
+        let mut silent =
             [endpoint.connect(limit).await.unwrap(), endpoint.connect(limit).await.unwrap()];
         let mut one_more = endpoint.connect(limit).await.unwrap();
         let mut byte = [0];
         let end = tokio::io::AsyncReadExt::read(&mut one_more, &mut byte);
         assert!(matches!(tokio::time::timeout(limit, end).await, Ok(Ok(0) | Err(_))), "closed");
+        for io in &mut silent {
+            let end = tokio::io::AsyncReadExt::read(io, &mut byte);
+            assert!(futures_util::future::poll_immediate(end).await.is_none(), "still open");
+        }
         drop(silent);
         let deadline = tokio::time::Instant::now() + limit;
         while client::connect(&endpoint, 0, limit).await.is_err() {
