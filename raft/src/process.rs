@@ -24,7 +24,7 @@ use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
 use crate::tasks::{CommitsTask, EntriesTask, QUEUE_EVENTS, Synced, log_events};
-use crate::wal::{OpenError, Options, ReadError, RealDisk, Wal, Writer};
+use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
 const MAX_APPEND_BYTES: usize = 1024 * 1024;
@@ -98,6 +98,7 @@ impl RunError {
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,
+            Self::Log(OpenError::Disk(error)) if is_unusable(error) => 4,
             Self::Log(
                 OpenError::Option { .. }
                 | OpenError::NoSpace(_)
@@ -257,6 +258,18 @@ fn open_log(config: &Config, data_dir: &DataDir) -> Result<(Wal, Restored), Open
         ..Options::default()
     };
     Wal::open(Arc::new(RealDisk), &data_dir.wal(), options)
+}
+
+/// Whether the log's directory cannot be used, as opposed to a disk that fails.
+fn is_unusable(error: &DiskError) -> bool {
+    matches!(
+        error.source.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+    )
 }
 
 /// First entry that the log holds.

@@ -337,6 +337,15 @@ fn s5_1_all_servers_a_higher_term_in_an_answer_counts_too() {
 }
 
 #[test]
+fn s6_all_servers_a_higher_term_in_an_answer_of_a_stranger_does_not_count() {
+    // A removed node may have grown its term alone, and a leader may still be telling it that it is out.
+    let (mut node, _) = leader(4, &[4]);
+    let term = node.raft().hard_state().term;
+    step(&mut node, accepted(9, 99, 0));
+    assert_eq!((role(&node), node.raft().hard_state().term), (RoleName::Leader, term));
+}
+
+#[test]
 fn s5_1_all_servers_an_answer_of_an_old_term_changes_nothing() {
     // The acknowledgement was for a log that the follower has truncated since.
     let (mut node, _) = leader(4, &[4]);

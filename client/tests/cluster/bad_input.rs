@@ -55,7 +55,7 @@ async fn clients_and_peers_of_another_cluster_are_told_so() {
             } => {
                 assert_eq!((refusal, theirs.cluster), (expected, own));
             }
-            other => panic!("{other:?}"),
+            ConnectError::Hello { .. } | ConnectError::Io { .. } => panic!("{error:?}"),
         }
     }
     cluster.all_vote().await;
@@ -182,6 +182,8 @@ async fn nonsense_on_every_port_harms_nobody() {
     for node in cluster.numbers() {
         for program in Program::ALL {
             assert!(cluster.node(node).runs(program), "{program:?} of node {node}");
+            let log = cluster.node(node).log_text(program);
+            assert!(!log.contains("panicked"), "{program:?} of node {node}");
         }
     }
     cluster.all_vote().await;

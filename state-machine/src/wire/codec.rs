@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -102,7 +103,9 @@ pub fn closed_by_other_end(end: &io::Result<()>) -> bool {
     let Err(error) = end else { return true };
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
+        // tarpc shares the transport's error among those who wait; a shared error is of another type.
+        let shared = error.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
+        if let Some(error) = shared.or_else(|| error.downcast_ref()) {
             if closes(error.kind()) {
                 return true;
             }
@@ -165,6 +168,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use tarpc::ChannelError;
+
     use super::*;
 
     /// The wire form of `ClientMessage<u8>::Request` with the deadline given in seconds from now.
@@ -206,12 +211,18 @@ mod tests {
 
     #[test]
     fn a_closed_connection_is_told_from_a_bad_frame() {
-        let nested =
-            |kind: io::ErrorKind| Err(io::Error::other(io::Error::other(io::Error::from(kind))));
+        let nested = |kind: io::ErrorKind| io::Error::other(io::Error::from(kind));
+        let by_tarpc =
+            |kind: io::ErrorKind| io::Error::other(ChannelError::Read(Arc::new(nested(kind))));
         assert!(closed_by_other_end(&Ok(())));
-        assert!(closed_by_other_end(&nested(io::ErrorKind::ConnectionReset)));
-        assert!(closed_by_other_end(&nested(io::ErrorKind::BrokenPipe)));
-        assert!(!closed_by_other_end(&nested(io::ErrorKind::InvalidData)));
+        for (kind, closes) in [
+            (io::ErrorKind::ConnectionReset, true),
+            (io::ErrorKind::BrokenPipe, true),
+            (io::ErrorKind::InvalidData, false),
+        ] {
+            assert_eq!(closed_by_other_end(&Err(nested(kind))), closes, "{kind}");
+            assert_eq!(closed_by_other_end(&Err(by_tarpc(kind))), closes, "{kind}");
+        }
     }
 
     #[test]

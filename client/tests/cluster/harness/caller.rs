@@ -46,7 +46,7 @@ impl Trouble {
             | Self::Query(QueryError::NotLeader { hint }) => {
                 hint.as_ref().map(|hint| hint.address.as_str())
             }
-            _ => None,
+            Self::Connect(_) | Self::Rpc(_) | Self::Submit(_) | Self::Query(_) => None,
         }
     }
 

@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 use super::wait::eventually;
 
 /// Clients at once, each with one command under way.
-const CLIENTS: usize = 16;
+pub(crate) const CLIENTS: usize = 16;
 
 /// Load under way.
 pub(crate) struct Load {
@@ -65,6 +65,7 @@ impl Load {
     }
 
     /// When the first command that is begun from now on is acknowledged.
+    #[allow(dead_code, reason = "for examples/failover.rs, which shares this harness")]
     pub(crate) fn next_acknowledgement(&self) -> oneshot::Receiver<Instant> {
         let (reply, acknowledged) = oneshot::channel();
         self.acks.0.lock().expect("no panic inside").awaited = Some((Instant::now(), reply));
@@ -133,6 +134,7 @@ impl Ledger {
     }
 
     /// Acknowledged fresh keys.
+    #[allow(dead_code, reason = "for examples/failover.rs, which shares this harness")]
     pub(crate) fn serials(&self) -> u64 {
         self.accounts.iter().map(|account| account.serials).sum()
     }

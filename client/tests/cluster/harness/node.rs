@@ -115,7 +115,8 @@ impl Node {
 
     /// kill -9, and a supervisor that starts it again.
     pub(crate) async fn bounce(&mut self, program: Program) {
-        self.kill(program);
+        self.signal(program, Signal::KILL);
+        self.take(program).exit_code().await;
         tokio::time::sleep(RESTART_DELAY).await;
         self.start(program).await;
     }

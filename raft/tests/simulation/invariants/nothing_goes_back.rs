@@ -1,4 +1,4 @@
-//! Term, commit index and ready index of a running process never fall.
+//! Term, commit index and ready index of a running process never fall, and no snapshot takes the machine back.
 
 use super::Step;
 
@@ -10,5 +10,9 @@ pub fn check(step: &Step<'_>) {
     if let Some(ready) = step.output.ready_index {
         assert_eq!(ready, raft.ready_index(), "{} reports another ready index", step.id);
         assert!(ready > before.ready_index, "{} reports old news", step.id);
+    }
+    if let Some(meta) = &step.output.install {
+        let last = meta.last.index;
+        assert!(last > before.commit_index, "{} installs an old snapshot up to {last}", step.id);
     }
 }
