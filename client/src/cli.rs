@@ -9,10 +9,10 @@ use raft_client::Stamp;
 use crate::output::Format;
 
 const AFTER_HELP: &str = "\
-Verbs may be written in any case. Options stand anywhere before the words of a value, text or query: from its first
+Verbs may be written in any case. Options stand anywhere before the words of a value, text or query: from its first \
 word on, everything belongs to it, dashes included. A value that begins like an option of this command stands after --.
 
-The nodes are found by, in this order: --endpoints, --endpoints-file, OUTRIGGER_ENDPOINTS, OUTRIGGER_ENDPOINTS_FILE,
+The nodes are found by, in this order: --endpoints, --endpoints-file, OUTRIGGER_ENDPOINTS, OUTRIGGER_ENDPOINTS_FILE, \
 the file data/endpoints if it is there, 127.0.0.1:6004.
 
 With --output json, results and errors are one JSON value on one line of standard output.
@@ -43,7 +43,7 @@ pub(crate) struct Common {
     /// File with nodes to ask: one per line, # begins a comment
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) endpoints_file: Option<PathBuf>,
-    /// For people or for programs
+    /// How results and errors are printed
     #[arg(long, global = true, value_enum, default_value = "human", env = "OUTRIGGER_OUTPUT")]
     pub(crate) output: Format,
     /// How long to keep trying, 1–3600000 ms

@@ -46,7 +46,7 @@ pub enum Error {
         how_to_retry(*stamp)
     )]
     CommittedNotApplied {
-        /// Where it stands in the log.
+        /// Where it stands in the log, as far as the answers tell: an attempt without an answer may stand before it.
         index: u64,
         /// What a safe retry must carry.
         stamp: Stamp,

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     };
     let filter = EnvFilter::try_from_default_env();
     tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_unset| EnvFilter::new("raft_client=warn")))
+        .with_env_filter(filter.unwrap_or_else(|_unset| EnvFilter::new("error")))
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();

@@ -16,9 +16,9 @@ use crate::run::Failure;
 /// For whom to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// People.
+    /// Sentences and tables, for people.
     Human,
-    /// Programs.
+    /// One value on one line, for programs.
     Json,
 }
 

@@ -12,7 +12,6 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use raft::rpc::client::ClientServiceClient;
 use raft::rpc::wire::Endpoint;
-use rand::rngs::SmallRng;
 use tarpc::client::RpcError;
 use tarpc::context::Context;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -141,7 +140,6 @@ struct Pursuit<'a> {
     /// Endpoints whose answer is still out.
     open: Vec<Endpoint>,
     backoff: Backoff,
-    rng: SmallRng,
 }
 
 impl<'a> Pursuit<'a> {
@@ -155,7 +153,6 @@ impl<'a> Pursuit<'a> {
             set_aside: BTreeMap::new(),
             open: Vec::new(),
             backoff: Backoff::default(),
-            rng: rand::make_rng(),
         }
     }
 
@@ -187,7 +184,7 @@ impl<'a> Pursuit<'a> {
         debug!(%endpoint, reason = failure.reason, "attempt failed");
         match failure.next {
             Next::Stop(refusal) => return Err(refusal),
-            Next::Pause => return Ok(self.backoff.pause(&mut self.rng)),
+            Next::Pause => return Ok(self.backoff.pause(&mut rand::rng())),
             Next::SetAside(refusal) => {
                 warn!(%endpoint, reason = %refusal, "endpoint left aside");
                 self.pursuer.route().failed(endpoint);
@@ -206,7 +203,7 @@ impl<'a> Pursuit<'a> {
             }
         }
         let found_another = self.untried().is_some();
-        Ok(if found_another { Duration::ZERO } else { self.backoff.pause(&mut self.rng) })
+        Ok(if found_another { Duration::ZERO } else { self.backoff.pause(&mut rand::rng()) })
     }
 
     fn give_up(mut self, refusal: Option<Refusal>) -> GivenUp {

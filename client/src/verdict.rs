@@ -12,8 +12,8 @@ use tarpc::client::RpcError;
 use crate::error::{Error, Refusal, Tried};
 use crate::session::Stamp;
 
-/// What an attempt tells of its command, in growing order: of several attempts the greatest counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// What attempts tell of their command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Certainty {
     /// Surely not applied by this attempt.
     #[default]
@@ -25,6 +25,23 @@ pub(crate) enum Certainty {
         /// Where.
         index: u64,
     },
+}
+
+impl Certainty {
+    /// What two attempts of a command tell together.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            // Of several entries the first is applied; the others are found to be repetitions.
+            (Self::Committed { index: a }, Self::Committed { index: b }) => {
+                Self::Committed { index: a.min(b) }
+            }
+            (committed @ Self::Committed { .. }, _) | (_, committed @ Self::Committed { .. }) => {
+                committed
+            }
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::NotApplied, Self::NotApplied) => Self::NotApplied,
+        }
+    }
 }
 
 /// Where to go on.
@@ -197,14 +214,14 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn add(&mut self, endpoint: &Endpoint, failure: &Failure) {
-        self.certainty = self.certainty.max(failure.certainty);
+        self.certainty = self.certainty.and(failure.certainty);
         self.busy = failure.next == Next::Pause;
         self.latest.insert(endpoint.clone(), failure.reason.clone());
     }
 
     /// An attempt was sent and will not be waited for.
     pub(crate) fn abandon(&mut self, endpoint: &Endpoint) {
-        self.certainty = self.certainty.max(Certainty::Unknown);
+        self.certainty = self.certainty.and(Certainty::Unknown);
         self.latest.entry(endpoint.clone()).or_insert_with(|| "no answer yet".to_owned());
     }
 
@@ -329,6 +346,7 @@ mod tests {
         let unknown = Failure::unknown("lost");
         let refused = Failure::from(SubmitError::SessionExpired { session: 1 });
         let committed = Failure::from(SubmitError::CommittedNotApplied { index: 8 });
+        let later = Failure::from(SubmitError::CommittedNotApplied { index: 9 });
         let nobody = Failure::from(SubmitError::NotLeader { hint: None });
         let busy = Failure::from(SubmitError::Busy);
         let end = |attempts: &[&Failure], refusal: Option<&Refusal>| {
@@ -339,7 +357,7 @@ mod tests {
         assert!(matches!(end(&[&unknown, &refused], Some(&expired)), Error::Unknown { .. }));
         assert!(matches!(end(&[&unknown, &nobody], None), Error::Unknown { .. }));
         assert!(matches!(
-            end(&[&committed, &unknown, &nobody], None),
+            end(&[&unknown, &later, &committed, &unknown, &nobody], None),
             Error::CommittedNotApplied { index: 8, .. }
         ));
         assert!(matches!(end(&[&busy, &nobody], None), Error::NoLeader { .. }));

@@ -4,10 +4,12 @@
 #![cfg(test)]
 
 mod bad_input;
+mod command_line;
 mod crashes;
 mod damage;
 mod formation;
 mod harness;
+mod library;
 mod machine;
 mod members;
 mod refusals;
