@@ -20,6 +20,8 @@ pub mod defaults {
 
     /// First of the node's ports.
     pub const PORT_BASE: u16 = 6000;
+    /// Offset of the HTTP port from the base.
+    pub const HTTP_PORT_OFFSET: u16 = 3;
     /// Offset of the raft port from the base.
     pub const RAFT_PORT_OFFSET: u16 = 4;
     /// Offset of the member's RPC port from the base.
@@ -83,12 +85,15 @@ pub struct Settings {
     /// Host that other nodes reach this one by [default: --bind, or the host name when that is 0.0.0.0]
     #[arg(long, env = "OUTRIGGER_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
-    /// First of the node's ports; raft listens on base + 4; 0 = any free port [default: 6000]
+    /// First of the node's ports; raft listens on base + 3 and base + 4; 0 = any free ports [default: 6000]
     #[arg(long, env = "OUTRIGGER_PORT_BASE", value_name = "PORT")]
     pub port_base: Option<u16>,
     /// Port for peers and clients [default: base + 4]
     #[arg(long, env = "OUTRIGGER_RAFT_PORT", value_name = "PORT")]
     pub raft_port: Option<u16>,
+    /// Port for HTTP [default: base + 3]
+    #[arg(long, env = "OUTRIGGER_HTTP_PORT", value_name = "PORT")]
+    pub http_port: Option<u16>,
     /// Where the member daemon answers [default: the socket member.sock in the data directory]
     #[arg(long, env = "OUTRIGGER_MEMBER", value_name = "ENDPOINT")]
     pub member: Option<String>,
@@ -163,8 +168,10 @@ pub struct Config {
     pub bind: IpAddr,
     /// Host by which others reach this node.
     pub advertise: String,
-    /// Port to listen on; zero = any free one.
+    /// Port to listen on for peers and clients; zero = any free one.
     pub raft_port: u16,
+    /// Port to listen on for HTTP; zero = any free one.
+    pub http_port: u16,
     /// The member daemon.
     pub member: MemberEndpoint,
     /// The state machine.
@@ -264,6 +271,7 @@ impl Settings {
             advertise: self.advertise.or(file.advertise),
             port_base: self.port_base.or(file.port_base),
             raft_port: self.raft_port.or(file.raft_port),
+            http_port: self.http_port.or(file.http_port),
             member: self.member.or(file.member),
             state_machine: self.state_machine.or(file.state_machine),
             bootstrap: self.bootstrap.or(file.bootstrap),
@@ -319,6 +327,7 @@ impl Settings {
             advertise,
             bind,
             raft_port: port("raft_port", self.raft_port, port_base, defaults::RAFT_PORT_OFFSET)?,
+            http_port: port("http_port", self.http_port, port_base, defaults::HTTP_PORT_OFFSET)?,
             member: endpoint("member", self.member, &data_dir.join("member.sock"))?,
             state_machine: endpoint(
                 "state_machine",
@@ -471,6 +480,7 @@ mod tests {
         let config =
             with_file(&["--port-base", "7000"], "port_base = 8000\nname = \"file\"").unwrap();
         assert_eq!((config.raft_port, config.name.as_str()), (7004, "file"));
+        assert_eq!(config.http_port, 7003);
         assert_eq!(
             (config.heartbeat_ticks, config.election_ticks_min, config.election_ticks_max),
             (5, 30, 60)
@@ -515,6 +525,8 @@ mod tests {
 
     #[test]
     fn any_free_port_stays_any() {
-        assert_eq!(with_file(&[], "port_base = 0").unwrap().raft_port, 0);
+        let config = with_file(&["--http-port", "80"], "port_base = 0").unwrap();
+        assert_eq!((config.raft_port, config.http_port), (0, 80));
+        assert_eq!(with_file(&[], "port_base = 0").unwrap().http_port, 0);
     }
 }

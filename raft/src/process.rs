@@ -12,8 +12,10 @@ use tokio::task::{self, JoinSet};
 
 use crate::config::{Bootstrap, Config, ConfigError};
 use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
+use crate::http;
 use crate::identity::{DataDir, IdentityError};
 use crate::machine_link::{self, Feeder};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::Peers;
 use crate::pipeline::digest_commits::{CommitsEvent, DigestCommits, MachineCall};
@@ -58,8 +60,10 @@ pub enum RunError {
         "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
     )]
     LogFailed(String),
-    /// The port.
-    #[error("{0}; is another raft running there? choose another --port-base or --raft-port")]
+    /// A port.
+    #[error(
+        "{0}; is another raft running there? choose another --port-base, --raft-port or --http-port"
+    )]
     Listen(io::Error),
     /// The ready file.
     #[error("cannot write the ready file {path}: {source}")]
@@ -119,11 +123,20 @@ impl RunError {
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let opened = Opened::open(config).await?;
     let (failed, failures) = mpsc::channel(1);
-    let port = opened.port;
-    let config = opened.config.clone();
-    let (owners, draining) = opened.start(failed, stop)?;
-    announce(&config, port)?;
-    attend(owners, draining, failures).await
+    let (config, ports) = (opened.config.clone(), opened.ports);
+    let connections = http::Connections::new(stop.clone());
+    let (owners, draining) = opened.start(failed, stop, connections.clone())?;
+    announce(&config, ports)?;
+    attend(owners, draining, failures).await?;
+    connections.finish().await;
+    Ok(())
+}
+
+/// Where this process listens.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    raft: u16,
+    http: u16,
 }
 
 /// Everything that can fail at start, done.
@@ -134,7 +147,8 @@ struct Opened {
     wal: Wal,
     restored: Restored,
     listener: Listener,
-    port: u16,
+    http_listener: Listener,
+    ports: Ports,
 }
 
 impl Opened {
@@ -144,17 +158,18 @@ impl Opened {
         let is_blank =
             restored.last == LogId::default() && restored.hard_state == HardState::default();
         data_dir.begin_boot(is_blank)?;
-        let address = SocketAddr::new(config.bind, config.raft_port).to_string();
-        let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
-        let port = listener.local_address().map_or(config.raft_port, |address| address.port());
-        let raft_address = format!("{}:{port}", bracketed(&config.advertise));
+        let (listener, raft) = listen(&config, config.raft_port).await?;
+        let (http_listener, http) = listen(&config, config.http_port).await?;
+        let ports = Ports { raft, http };
+        let advertised = |port| format!("{}:{port}", bracketed(&config.advertise));
         let founding = data_dir.identity().founding;
-        let node = Arc::new(Node::new(data_dir, config.name.clone(), raft_address));
+        let name = config.name.clone();
+        let node = Arc::new(Node::new(data_dir, name, advertised(raft), advertised(http)));
         tracing::info!(
             node = %node.id, boot = node.boot, name = node.name, last = %restored.last,
             term = restored.hard_state.term.0, fsync = config.fsync, "starting"
         );
-        Ok(Self { config, node, founding, wal, restored, listener, port })
+        Ok(Self { config, node, founding, wal, restored, listener, http_listener, ports })
     }
 
     /// Wires stages and links together as drawn in the crate's documentation. Returns their tasks, and which of them
@@ -163,21 +178,24 @@ impl Opened {
         self,
         failed: mpsc::Sender<String>,
         stop: watch::Receiver<bool>,
+        connections: http::Connections,
     ) -> io::Result<(JoinSet<()>, task::Id)> {
-        let Self { config, node, founding, wal, restored, listener, .. } = self;
+        let Self { config, node, founding, wal, restored, listener, http_listener, .. } = self;
+        let metrics = Arc::<Metrics>::default();
         let (inbox, inbox_events) = mpsc::channel(QUEUE_EVENTS);
         let (commits, commits_events) = mpsc::channel(QUEUE_EVENTS);
         let (calls, calls_queue) = mpsc::channel(QUEUE_CALLS);
         let (synced, synced_seen) = watch::channel(Synced::default());
         let (sight, sight_seen) = watch::channel(Sight::default());
-        let log = Writer::spawn(wal, log_events(inbox.clone(), synced, failed))?;
+        let log =
+            Writer::spawn(wal, log_events(inbox.clone(), synced, failed, Arc::clone(&metrics)))?;
 
         let first = first_index(&restored);
         let empty = restored.last.index == Index(0);
         let stage = entries_stage(&config, &node, restored, first);
         let second_stage = DigestCommits::new(first);
         let (status, commits_status) = watch::channel(second_stage.status());
-        let peers = Peers::new(Arc::clone(&node), inbox.clone());
+        let peers = Peers::new(Arc::clone(&node), inbox.clone(), Arc::clone(&metrics));
         let shared = Shared {
             node: Arc::clone(&node),
             inbox: inbox.clone(),
@@ -187,6 +205,7 @@ impl Opened {
             tick: config.tick,
             request_timeout: config.request_timeout,
             fsync: config.fsync,
+            metrics: Arc::clone(&metrics),
         };
         let entries_task = EntriesTask {
             stage,
@@ -196,6 +215,7 @@ impl Opened {
             peers,
             commits: commits.clone(),
             tick: config.tick,
+            metrics,
         };
         let commits_task = CommitsTask {
             stage: second_stage,
@@ -220,7 +240,9 @@ impl Opened {
             sight,
             inbox.clone(),
         ));
-        owners.spawn(server::run(listener, shared, Room::make()));
+        let room = Room::make();
+        owners.spawn(http::run(http_listener, shared.clone(), room.http, connections));
+        owners.spawn(server::run(listener, shared, room));
         if empty && (founding || config.bootstrap.is_some()) {
             owners.spawn(bootstrap(config, node, founding, sight_seen, synced_seen, inbox));
         }
@@ -247,6 +269,14 @@ async fn attend(
             },
         }
     }
+}
+
+/// Listens on a port of the setting's address; the port is another one than wished if that was any.
+async fn listen(config: &Config, port: u16) -> Result<(Listener, u16), RunError> {
+    let address = SocketAddr::new(config.bind, port).to_string();
+    let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
+    let port = listener.local_address().map_or(port, |address| address.port());
+    Ok((listener, port))
 }
 
 fn open_log(config: &Config, data_dir: &DataDir) -> Result<(Wal, Restored), OpenError> {
@@ -358,7 +388,7 @@ async fn found(
     let info = NodeInfo {
         name: node.name.clone(),
         raft_address: node.raft_address.clone(),
-        http_address: String::new(),
+        http_address: node.http_address.clone(),
     };
     let membership = Membership {
         voters: [node.id].into(),
@@ -374,11 +404,14 @@ async fn found(
 }
 
 /// Says where this process listens, to people and to the ready file.
-fn announce(config: &Config, port: u16) -> Result<(), RunError> {
-    let address = SocketAddr::new(config.bind, port);
-    tracing::info!(%address, advertise = config.advertise, "serving peers and clients");
+fn announce(config: &Config, ports: Ports) -> Result<(), RunError> {
+    let address = SocketAddr::new(config.bind, ports.raft);
+    let http = SocketAddr::new(config.bind, ports.http);
+    tracing::info!(%address, %http, advertise = config.advertise, "serving peers and clients");
     let Some(path) = &config.ready_file else { return Ok(()) };
-    let ready = serde_json::json!({ "pid": std::process::id(), "raft": address.to_string() });
+    let ready = serde_json::json!({
+        "pid": std::process::id(), "raft": address.to_string(), "http": http.to_string(),
+    });
     write_whole(path, &format!("{ready}\n"))
         .map_err(|source| RunError::ReadyFile { path: path.display().to_string(), source })
 }

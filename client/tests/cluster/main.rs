@@ -9,6 +9,7 @@ mod crashes;
 mod damage;
 mod formation;
 mod harness;
+mod http;
 mod library;
 mod machine;
 mod members;

@@ -232,6 +232,20 @@ pub struct NodeStatus {
     pub fsync: bool,
     /// Program version.
     pub version: String,
+    /// `host:port` of its HTTP port.
+    pub http_address: String,
+}
+
+impl NodeStatus {
+    /// As JSON: its fields by name, every id in hexadecimal.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = serde_json::json!(self);
+        if let Some(LeaderHint { node, address }) = &self.leader {
+            value["leader"] =
+                serde_json::json!({ "id": format!("{node:016x}"), "address": address });
+        }
+        value
+    }
 }
 
 /// One node, as gossip and the configuration see it.
@@ -249,6 +263,8 @@ pub struct MemberStatus {
     pub raft_address: String,
     /// `host:port` of its gossip port; empty when unseen.
     pub gossip_address: String,
+    /// `host:port` of its HTTP port.
+    pub http_address: String,
 }
 
 /// Why a client has no connection.
