@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use raft::config::Settings;
 use raft::process::{self, RunError, STOP_TIMEOUT};
+use raft::tasks::LogFailure;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -43,7 +44,7 @@ fn start(settings: Settings) -> Result<(), RunError> {
         }
         tracing::info!("stopping: the log is synced first");
         stop.send_replace(true);
-        let cut_short = || Err(RunError::LogFailed("not synced in time after a signal".to_owned()));
+        let cut_short = || Err(LogFailure::TooSlow.into());
         tokio::time::timeout(STOP_TIMEOUT, running).await.unwrap_or_else(|_elapsed| cut_short())
     });
     // Connections and links hold nothing that must be finished.

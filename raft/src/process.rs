@@ -23,7 +23,7 @@ use crate::roster::{Autopilot, Policy};
 use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
-use crate::tasks::{CommitsTask, EntriesTask, QUEUE_EVENTS, Synced, log_events};
+use crate::tasks::{CommitsTask, EntriesTask, LogFailure, QUEUE_EVENTS, Synced, log_events};
 use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
@@ -57,7 +57,7 @@ pub enum RunError {
     #[error(
         "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
     )]
-    LogFailed(String),
+    LogFailed(#[from] LogFailure),
     /// The port.
     #[error("{0}; is another raft running there? choose another --port-base or --raft-port")]
     Listen(io::Error),
@@ -94,7 +94,8 @@ impl RunError {
                 OpenError::Damaged(_)
                 | OpenError::UnknownVersion { .. }
                 | OpenError::Unreadable(ReadError::Damaged(_)),
-            ) => 11,
+            )
+            | Self::LogFailed(LogFailure::Read(ReadError::Damaged(_))) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,
@@ -161,7 +162,7 @@ impl Opened {
     /// ends last when the process is told to stop.
     fn start(
         self,
-        failed: mpsc::Sender<String>,
+        failed: mpsc::Sender<LogFailure>,
         stop: watch::Receiver<bool>,
     ) -> io::Result<(JoinSet<()>, task::Id)> {
         let Self { config, node, founding, wal, restored, listener, .. } = self;
@@ -232,13 +233,13 @@ impl Opened {
 async fn attend(
     mut owners: JoinSet<()>,
     draining: task::Id,
-    mut failures: mpsc::Receiver<String>,
+    mut failures: mpsc::Receiver<LogFailure>,
 ) -> Result<(), RunError> {
     loop {
         tokio::select! {
             // A failed last sync is told before the task that waited for it ends: then both are ready.
             biased;
-            Some(reason) = failures.recv() => return Err(RunError::LogFailed(reason)),
+            Some(failure) = failures.recv() => return Err(failure.into()),
             Some(ended) = owners.join_next_with_id() => match ended {
                 Ok((task, ())) if task == draining => return Ok(()),
                 Ok(_) => {}
@@ -411,17 +412,38 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
+    use crate::wal::{Damage, WriteError};
 
     #[tokio::test]
     async fn a_failed_last_sync_is_no_clean_stop() {
         for _ in 0..64 {
             let (failed, failures) = mpsc::channel(1);
             let mut owners = JoinSet::new();
-            let draining = owners.spawn(async move { failed.try_send("EIO".to_owned()).unwrap() });
+            let draining =
+                owners.spawn(async move { failed.try_send(WriteError::Panicked.into()).unwrap() });
             let draining = draining.id();
             task::yield_now().await;
             let end = attend(owners, draining, failures).await;
             assert!(matches!(end, Err(RunError::LogFailed(_))), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn damage_found_while_running_is_told_from_a_failed_write() {
+        let damage = Damage {
+            file: "segment".into(),
+            offset: 512,
+            what: "a wrong checksum".to_owned(),
+            affected: "entries 7 to 9".to_owned(),
+        };
+        for (failure, code) in [
+            (LogFailure::Read(ReadError::Damaged(damage)), 11),
+            (LogFailure::Read(ReadError::Stopped), 13),
+            (LogFailure::Write(WriteError::Stopped), 13),
+            (LogFailure::TooSlow, 13),
+        ] {
+            let error = RunError::from(failure);
+            assert_eq!(error.exit_code(), code, "{error}");
         }
     }
 
