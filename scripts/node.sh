@@ -22,6 +22,8 @@
 #
 # A dead process is started again after 100 ms, doubling to 5 s, and from 100 ms again once it has lived for 10 s. Exit
 # codes that a restart cannot mend (2, 11, 12, 13) end that process for good; the others run on without it.
+#
+# HUP ends the node as TERM does. To have one process read its log filter again: kill -HUP "$(cut -d' ' -f1 DIR/run/PROCESS.pid)"
 set -uo pipefail
 
 readonly PROCESSES=(member state-machine raft)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
-use crate::config::{Bootstrap, Config, ConfigError};
+use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use crate::identity::{DataDir, IdentityError};
 use crate::machine_link::{self, Feeder};
@@ -44,9 +44,6 @@ const QUEUE_CALLS: usize = 64;
 /// Why the process ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The settings.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The data directory.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -81,7 +78,6 @@ impl RunError {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
             Self::Listen(_) => 3,
             Self::Identity(IdentityError::Io { .. } | IdentityError::Locked { .. })
             | Self::Log(OpenError::Locked { .. }) => 4,
@@ -407,7 +403,7 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use state_machine::startup;
 
     use super::*;
     use crate::config::Settings;
@@ -450,7 +446,7 @@ mod tests {
     fn config(data_dir: &Path) -> Config {
         let data_dir = data_dir.to_str().unwrap();
         let flags = ["raft", "--data-dir", data_dir, "--port-base", "0"];
-        Settings::try_parse_from(flags).unwrap().check().unwrap()
+        startup::load::<Settings>(flags).unwrap().config
     }
 
     #[tokio::test]
