@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use raft_client::{Answer, Endpoint, Error, MemberStatus, NodeStatus, Receipt, Stamp};
 use serde_json::{Value, json};
 
+use crate::measure::Measured;
 use crate::run::Failure;
 
 /// For whom to print.
@@ -34,6 +35,7 @@ pub(crate) enum Report {
     Status(Box<NodeStatus>),
     Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
     Members(Vec<MemberStatus>),
+    Measured(Box<Measured>),
 }
 
 impl Report {
@@ -71,6 +73,7 @@ impl Report {
             Self::Status(status) => lines_of(status),
             Self::Statuses(statuses) => table_of_statuses(statuses),
             Self::Members(members) => table_of_members(members),
+            Self::Measured(measured) => measured.text(),
         };
         text.into_bytes()
     }
@@ -101,6 +104,7 @@ impl Report {
             Self::Status(status) => json_of_status(status),
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
+            Self::Measured(measured) => measured.json(),
         }
     }
 }
@@ -117,6 +121,10 @@ pub(crate) fn explain_json(failure: &Failure) -> String {
         object["key"] = json!(key);
         object["value"] = Value::Null;
         object["read_index"] = json!(read_index);
+    }
+    if let Failure::Election(measured) = failure {
+        object["message"] = json!(format!("an election happened: {}", measured.terms()));
+        object["measured"] = measured.json();
     }
     if let Failure::Request(Error::CommittedNotApplied { index, .. }) = failure {
         object["index"] = json!(index);
