@@ -34,6 +34,7 @@ pub(crate) enum Report {
     Status(Box<NodeStatus>),
     Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
     Members(Vec<MemberStatus>),
+    Healthy,
 }
 
 impl Report {
@@ -71,6 +72,7 @@ impl Report {
             Self::Status(status) => lines_of(status),
             Self::Statuses(statuses) => table_of_statuses(statuses),
             Self::Members(members) => table_of_members(members),
+            Self::Healthy => "healthy".to_owned(),
         };
         text.into_bytes()
     }
@@ -101,6 +103,7 @@ impl Report {
             Self::Status(status) => json_of_status(status),
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
+            Self::Healthy => json!({ "healthy": true }),
         }
     }
 }
@@ -360,6 +363,7 @@ mod tests {
         for (failed, kind, exit_code) in [
             (Failure::Usage("no\n".to_owned()), "usage", 2),
             (Failure::NotFound { key: "k".to_owned(), read_index: 3 }, "not-found", 1),
+            (Failure::Unhealthy { reason: "r".to_owned() }, "unhealthy", 1),
             (Refusal::WindowFull.into(), "busy", 1),
             (Refusal::SessionExpired { session: 1 }.into(), "refused", 1),
             (Error::Unknown { waited, tried: tried(), stamp }.into(), "unknown", 3),

@@ -9,6 +9,7 @@ use raft_client::{Client, Error, Options, Refusal};
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Common, Verb};
+use crate::health;
 use crate::output::Report;
 
 /// Why there is nothing to report.
@@ -37,6 +38,12 @@ pub(crate) enum Failure {
         /// Of each.
         reasons: String,
     },
+    /// A node does not work as it should.
+    #[error("unhealthy: {reason}")]
+    Unhealthy {
+        /// What is missing.
+        reason: String,
+    },
     /// Nothing was sent.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -55,7 +62,9 @@ impl Failure {
     /// As documented in `--help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NotFound { .. } | Self::Request(Error::Refused(_)) => 1,
+            Self::NotFound { .. }
+            | Self::Unhealthy { .. }
+            | Self::Request(Error::Refused(_)) => 1,
             Self::Usage(_) | Self::Endpoints(_) => 2,
             Self::Print(_)
             | Self::Request(
@@ -73,6 +82,7 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Endpoints(_) => "usage",
             Self::NotFound { .. } => "not-found",
+            Self::Unhealthy { .. } => "unhealthy",
             Self::Request(Error::Refused(Refusal::Busy { .. } | Refusal::WindowFull)) => "busy",
             Self::Request(Error::Refused(_)) => "refused",
             Self::Request(Error::Unknown { .. }) => "unknown",
@@ -89,7 +99,11 @@ impl Failure {
 /// Does what is asked.
 pub(crate) fn run(cli: Cli) -> Result<Report, Failure> {
     let stamp = cli.stamp().map_err(Failure::Usage)?;
-    let options = options(&cli.common)?;
+    let options = if let Verb::Health { endpoint } = &cli.verb {
+        health::options(endpoint.clone(), Duration::from_millis(cli.common.timeout_ms))
+    } else {
+        options(&cli.common)?
+    };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Start)?;
     let report = runtime.block_on(async {
         let client = Client::new(options);
@@ -152,6 +166,10 @@ async fn ask(client: &Client, verb: Verb) -> Result<Report, Failure> {
         Verb::Status { all: false } => Ok(Report::Status(Box::new(client.status().await?))),
         Verb::Status { all: true } => status_of_all(client).await,
         Verb::Members => Ok(Report::Members(client.members().await?)),
+        Verb::Health { .. } => match health::probe(client).await {
+            Ok(()) => Ok(Report::Healthy),
+            Err(reason) => Err(Failure::Unhealthy { reason }),
+        },
     }
 }
 
