@@ -43,7 +43,8 @@ by_preference() {
     number=${directory%/} number=${number##*/}
     [[ $number =~ ^[1-9][0-9]*$ ]] || continue
     left=0 another=1 owner=
-    [[ ! -e $directory/left ]] || left=1
+    # Raft's mark of having left; it removes it when it is started again.
+    [[ ! -e $directory/raft/left ]] || left=1
     { read -r owner <"$directory/slot"; } 2>/dev/null
     [[ $owner != "$host" ]] || another=0
     echo "$left $another $number"

@@ -31,7 +31,7 @@ export COMPOSE_PROJECT_NAME=$project COMPOSE_FILE=docker-compose.yml
 # --- What is run, and what goes wrong ---------------------------------------------------------------------------------
 
 work=$(mktemp -d)
-engine='' failed='' began=$SECONDS
+engine='' writers='' failed='' began=$SECONDS
 touch "$work/answers"
 
 compose() {
@@ -142,11 +142,6 @@ containers() { # [SERVICE]
   compose ps --quiet "$@"
 }
 
-# A container's short id, which is also its name in the network.
-short() { # CONTAINER
-  echo "${1:0:12}"
-}
-
 introducer() {
   docker ps --all --quiet --filter "label=com.docker.compose.project=$project" --filter label=com.docker.compose.service=introducer
 }
@@ -173,6 +168,10 @@ leader_seen_by() { # CONTAINER
   if [[ ${BASH_REMATCH[1]} == introducer ]]; then introducer; else echo "${BASH_REMATCH[1]}"; fi
 }
 
+id_of() { # CONTAINER
+  [[ $(status_of "$1") =~ \"id\":\"([0-9a-f]{16})\",\"last_index ]] && echo "${BASH_REMATCH[1]}"
+}
+
 # Whether a node sees a whole cluster: so many committed voters, and a leader.
 sees_voters() { # CONTAINER VOTERS
   local status commas
@@ -183,13 +182,19 @@ sees_voters() { # CONTAINER VOTERS
   ((${#commas} + 1 == $2))
 }
 
-# Whether a node has applied all that was committed.
-has_caught_up() { # CONTAINER
+# Whether a node has applied an entry, and follows or leads.
+has_applied() { # CONTAINER INDEX
   local status
   status=$(status_of "$1")
-  [[ $status == *'"state_machine":"attached"'* && $status == *'"leader":{'* &&
-    $status =~ \"applied_index\":([0-9]+).*\"commit_index\":([0-9]+) ]] &&
-    ((BASH_REMATCH[2] > 0 && BASH_REMATCH[1] + 1000 > BASH_REMATCH[2]))
+  [[ $status == *'"state_machine":"attached"'* && $status == *'"leader":{'* && $status =~ \"applied_index\":([0-9]+) ]] &&
+    ((BASH_REMATCH[1] >= $2))
+}
+
+# Waits until a node has applied what is committed now.
+await_caught_up() { # CONTAINER
+  local write
+  write=$(from_host --output json PUT e2e-mark "$1") && [[ $write =~ \"index\":([0-9]+) ]] || fail "a write from the host"
+  await "$1 has caught up" has_applied "$1" "${BASH_REMATCH[1]}"
 }
 
 is_healthy() { # CONTAINER
@@ -222,6 +227,7 @@ start_writers() {
   docker run --name "$project-writers" --init --network "${project}_default" --entrypoint bash \
     --env OUTRIGGER_ENDPOINTS=introducer:6004,worker:6004 "$OUTRIGGER_IMAGE" \
     -c "$(<docker/writers.sh)" writers.sh "$clients" counter- >>"$work/answers" 2>"$work/writers.log" &
+  writers=$!
   await "the first answer to each writer" every_writer_since "$(now_ms)"
 }
 
@@ -248,7 +254,7 @@ failures() {
 
 stop_writers() {
   docker stop --time 60 "$project-writers" >/dev/null
-  wait %docker 2>/dev/null
+  wait "$writers"
   docker rm "$project-writers" >/dev/null
 }
 
@@ -307,7 +313,7 @@ kill_leading_worker() {
   writes_go_on "docker kill of the leader"
   step "docker kill of the leader, $leader: writes go on, from the host too"
   docker start "$leader" >/dev/null
-  await "the killed node serves again" has_caught_up "$leader"
+  await_caught_up "$leader"
   step "docker start: it is back, and has caught up"
 }
 
@@ -320,7 +326,7 @@ pause_leading_worker() {
   writes_go_on "docker pause of the leader"
   step "docker pause of the leader, $leader: writes go on, from the host too"
   docker unpause "$leader" >/dev/null
-  await "the paused node has caught up" has_caught_up "$leader"
+  await_caught_up "$leader"
   step "docker unpause: it has caught up"
 }
 
@@ -343,9 +349,22 @@ stop_and_start() {
   docker stop --time 30 "$worker" >/dev/null
   writes_go_on "docker stop of a worker"
   docker start "$worker" >/dev/null
-  await "it serves again" has_caught_up "$worker"
+  await_caught_up "$worker"
   await "5 voters again" sees_voters "$(introducer)" 5
   step "docker stop and start of a worker: it left, and is a voter again"
+}
+
+replace() {
+  local worker id
+  worker=$(containers worker | tail -n 1)
+  id=$(id_of "$worker")
+  docker stop --time 30 "$worker" >/dev/null
+  docker rm "$worker" >/dev/null
+  up 4 5
+  worker=$(containers worker | xargs -n 1 docker inspect -f '{{.Created}} {{.Id}}' | sort | tail -n 1)
+  [[ $(id_of "${worker#* }") == "$id" ]] || fail "the new container has not taken over the node $id of the old one"
+  writes_go_on "replacing a container"
+  step "a worker's container is replaced by a new one: it is the same node, $id"
 }
 
 rolling_restart() {
@@ -354,7 +373,7 @@ rolling_restart() {
   failures_before=$(failures)
   for container in $(containers worker) "$(introducer)"; do
     docker restart --time 30 "$container" >/dev/null
-    await "the restarted node has caught up" has_caught_up "$container"
+    await_caught_up "$container"
     await "5 voters again" sees_voters "$container" 5
   done
   (($(failures) == failures_before)) || fail "$(($(failures) - failures_before)) writes failed"
@@ -394,6 +413,7 @@ kill_leading_worker
 pause_leading_worker
 kill_introducer
 stop_and_start
+replace
 rolling_restart
 scale 6 5
 scale 2 3

@@ -62,9 +62,7 @@ impl Failure {
     /// As documented in `--help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NotFound { .. }
-            | Self::Unhealthy { .. }
-            | Self::Request(Error::Refused(_)) => 1,
+            Self::NotFound { .. } | Self::Unhealthy { .. } | Self::Request(Error::Refused(_)) => 1,
             Self::Usage(_) | Self::Endpoints(_) => 2,
             Self::Print(_)
             | Self::Request(
