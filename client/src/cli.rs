@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use raft_client::Stamp;
 use raft_client::bench::{Aim, Plan};
+use raft_client::{DEFAULT_ENDPOINT, Endpoint, EndpointError, Stamp};
 
 use crate::output::Format;
 
@@ -124,6 +124,12 @@ pub(crate) enum Verb {
     },
     /// Who is there, as gossip and the configuration see it
     Members,
+    /// Exit with 0 if the processes of one node work, and else with 1; asks nobody but this node, for 2 s at most
+    Health {
+        /// The node's raft port
+        #[arg(long, value_name = "ENDPOINT", default_value = DEFAULT_ENDPOINT, value_parser = endpoint)]
+        endpoint: Endpoint,
+    },
     /// Make load with many clients and measure it
     #[command(after_help = AFTER_BENCH_HELP)]
     Bench(Bench),
@@ -158,11 +164,16 @@ impl Cli {
             | Verb::Query { .. }
             | Verb::Status { .. }
             | Verb::Members
-            | Verb::Bench(_) => {
+            | Verb::Bench(_)
+            | Verb::Health { .. } => {
                 Err("--session and --sequence are for writes: PUT, DEL, INCR and submit".to_owned())
             }
         }
     }
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, EndpointError> {
+    text.parse()
 }
 
 fn cluster_id(text: &str) -> Result<u128, String> {
@@ -291,6 +302,7 @@ mod tests {
             &["DEL", "k", "--sequence", "1"],
             &["DEL", "k", "--session", "1", "--sequence", "0"],
             &["status", "--output", "xml"],
+            &["health", "--endpoint", "nonsense"],
         ] {
             let error = parse(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{words:?}: {error}");

@@ -36,6 +36,7 @@ pub(crate) enum Report {
     Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
     Members(Vec<MemberStatus>),
     Measured(Box<Measured>),
+    Healthy,
 }
 
 impl Report {
@@ -74,6 +75,7 @@ impl Report {
             Self::Statuses(statuses) => table_of_statuses(statuses),
             Self::Members(members) => table_of_members(members),
             Self::Measured(measured) => measured.text(),
+            Self::Healthy => "healthy".to_owned(),
         };
         text.into_bytes()
     }
@@ -105,6 +107,7 @@ impl Report {
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
             Self::Measured(measured) => measured.json(),
+            Self::Healthy => json!({ "healthy": true }),
         }
     }
 }
@@ -368,6 +371,7 @@ mod tests {
         for (failed, kind, exit_code) in [
             (Failure::Usage("no\n".to_owned()), "usage", 2),
             (Failure::NotFound { key: "k".to_owned(), read_index: 3 }, "not-found", 1),
+            (Failure::Unhealthy { reason: "r".to_owned() }, "unhealthy", 1),
             (Refusal::WindowFull.into(), "busy", 1),
             (Refusal::SessionExpired { session: 1 }.into(), "refused", 1),
             (Error::Unknown { waited, tried: tried(), stamp }.into(), "unknown", 3),

@@ -9,6 +9,7 @@ use raft_client::{Client, Error, Options, Refusal, bench};
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Common, Verb};
+use crate::health;
 use crate::measure::{self, Measured};
 use crate::output::Report;
 
@@ -44,6 +45,12 @@ pub(crate) enum Failure {
     /// A load was to run without one.
     #[error("{}\n\nan election happened while the load ran: {}", .0.text(), .0.terms())]
     Election(Box<Measured>),
+    /// A node does not work as it should.
+    #[error("unhealthy: {reason}")]
+    Unhealthy {
+        /// What is missing.
+        reason: String,
+    },
     /// Nothing was sent.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -62,7 +69,10 @@ impl Failure {
     /// As documented in `--help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NotFound { .. } | Self::Election(_) | Self::Request(Error::Refused(_)) => 1,
+            Self::NotFound { .. }
+            | Self::Unhealthy { .. }
+            | Self::Election(_)
+            | Self::Request(Error::Refused(_)) => 1,
             Self::Bench(trouble) => match trouble.kind {
                 bench::Kind::Busy | bench::Kind::Refused => 1,
                 bench::Kind::NotLeader => 4,
@@ -90,6 +100,7 @@ impl Failure {
             Self::NotFound { .. } => "not-found",
             Self::Bench(trouble) => trouble.kind.name(),
             Self::Election(_) => "election",
+            Self::Unhealthy { .. } => "unhealthy",
             Self::Request(Error::Refused(Refusal::Busy { .. } | Refusal::WindowFull)) => "busy",
             Self::Request(Error::Refused(_)) => "refused",
             Self::Request(Error::Unknown { .. }) => "unknown",
@@ -106,7 +117,11 @@ impl Failure {
 /// Does what is asked.
 pub(crate) fn run(cli: Cli) -> Result<Report, Failure> {
     let stamp = cli.stamp().map_err(Failure::Usage)?;
-    let options = options(&cli.common)?;
+    let options = if let Verb::Health { endpoint } = &cli.verb {
+        health::options(endpoint.clone(), Duration::from_millis(cli.common.timeout_ms))
+    } else {
+        options(&cli.common)?
+    };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Start)?;
     let report = runtime.block_on(async {
         let client = Client::new(options.clone());
@@ -170,6 +185,10 @@ async fn ask(client: &Client, options: Options, verb: Verb) -> Result<Report, Fa
         Verb::Status { all: true } => status_of_all(client).await,
         Verb::Members => Ok(Report::Members(client.members().await?)),
         Verb::Bench(bench) => Ok(Report::Measured(Box::new(measure::run(options, bench).await?))),
+        Verb::Health { .. } => match health::probe(client).await {
+            Ok(()) => Ok(Report::Healthy),
+            Err(reason) => Err(Failure::Unhealthy { reason }),
+        },
     }
 }
 

@@ -353,6 +353,12 @@ fn announce(config: &Config, addresses: &Addresses) -> Result<(), DaemonError> {
     let introducer = introducer.map(|address| address.to_string());
     let socket = socket.clone().map(|path| Endpoint::Unix(path).to_string());
     info!(%id, %gossip, introducer, %rpc, socket, sealed = !config.keys.is_empty(), "member serves");
+    if config.keys.is_empty() && !config.bind.is_loopback() {
+        warn!(
+            bind = %config.bind,
+            "gossip is not sealed: whoever reaches this port can read it and join; set OUTRIGGER_GOSSIP_KEY or --gossip-key-file"
+        );
+    }
     match &config.ready_file {
         Some(path) => write_ready_file(path.clone(), addresses),
         None => Ok(()),
