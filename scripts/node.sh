@@ -19,15 +19,21 @@
 #   BOOTSTRAP      now: make the cluster at once; only for who has just made all data directories himself
 #   BIN            directory of the binaries                                 [target/release beside scripts/, or $PATH]
 #   MEMBER_FLAGS, STATE_MACHINE_FLAGS, RAFT_FLAGS       more flags, separated by spaces
+#   RAFT_GRACE_S, STATE_MACHINE_GRACE_S, MEMBER_GRACE_S
+#                  time that a process has to end after SIGTERM, one after the other; then it is killed  [10 each]
+#                  With raft --leave-on-terminate: its --leave-timeout-ms and 10 s more, so 25 by default.
 #
 # A dead process is started again after 100 ms, doubling to 5 s, and from 100 ms again once it has lived for 10 s. Exit
-# codes that a restart cannot mend (2, 11, 12, 13) end that process for good; the others run on without it.
+# codes that a restart cannot mend (2, 11, 12, 13) end that process for good; the others run on without it. A raft that has
+# left its cluster (`raft-client leave`; the file raft/left in DIR says so) stays down until `release` or the next `run`.
 set -uo pipefail
 
 readonly PROCESSES=(member state-machine raft)
 readonly FIRST_DELAY_MS=100 LONGEST_DELAY_MS=5000 STABLE_S=10
 # Time to stop after SIGTERM, per process; then SIGKILL. Raft hands over what it holds and syncs, the machine flushes.
-readonly GRACE_S=10
+declare -rA GRACE_S=([raft]=${RAFT_GRACE_S:-10} [state-machine]=${STATE_MACHINE_GRACE_S:-10} [member]=${MEMBER_GRACE_S:-10})
+# Time for what SIGKILL ends.
+readonly KILL_S=10
 
 fail() {
   echo "node.sh: $*" >&2
@@ -110,10 +116,10 @@ end() { # PROCESS
   local pid
   pid=$(pid_of "$1") || return 0
   kill -TERM "$pid" 2>/dev/null
-  await_end "$1" "$GRACE_S" && return
-  echo "node.sh: $1 (pid $pid) did not stop within $GRACE_S s: killed"
+  await_end "$1" "${GRACE_S[$1]}" && return
+  echo "node.sh: $1 (pid $pid) did not stop within ${GRACE_S[$1]} s: killed"
   kill -KILL "$pid" 2>/dev/null
-  await_end "$1" "$GRACE_S"
+  await_end "$1" "$KILL_S"
 }
 
 end_processes() {
@@ -189,6 +195,9 @@ ended() { # PROCESS CODE
   echo "$code" >"$run/$process.exit"
   if [[ -e $run/$process.down ]]; then
     say "$process: down until it is released"
+  elif [[ $process == raft && $code == 0 && -e $dir/raft/left ]]; then
+    : >"$run/raft.down"
+    say "raft: has left its cluster: down until it is released"
   elif restart_is_vain "$code"; then
     say "$process: exit code $code, $(meaning "$code"): not started again; see $dir/log/$process.log"
     failure=$code
@@ -307,7 +316,8 @@ stop() {
   local pid
   if pid=$(pid_of node); then
     kill -TERM "$pid" 2>/dev/null
-    await_end node $((GRACE_S * 6 + 5)) || kill -KILL "$pid" 2>/dev/null
+    await_end node $((GRACE_S[raft] + GRACE_S[state-machine] + GRACE_S[member] + KILL_S * 3 + 5)) ||
+      kill -KILL "$pid" 2>/dev/null
   fi
   end_processes # what a killed supervisor left
   rm -f "$run"/*.pid
@@ -327,7 +337,7 @@ kill_node() {
   done
   ((${#targets[@]} > 0)) || fail "$dir: nothing runs"
   kill -KILL "${targets[@]}"
-  for process in node "${PROCESSES[@]}"; do await_end "$process" "$GRACE_S"; done
+  for process in node "${PROCESSES[@]}"; do await_end "$process" "$KILL_S"; done
 }
 
 mark() { # PROCESS MARK

@@ -115,6 +115,21 @@ pub(crate) enum Verb {
     },
     /// Who is there, as gossip and the configuration see it
     Members,
+    /// Have the leader hand leadership to NODE
+    Transfer {
+        /// Name, id or address of a voter, or how one of these begins [default: the voter that is best caught up]
+        node: Option<String>,
+    },
+    /// Have NODE become the leader, also where there is none: then it stands for election
+    Campaign {
+        /// Name, id or address of a voter, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
+    /// Have NODE leave the cluster, and its raft end; started again it comes back
+    Leave {
+        /// Name, id or address of a node, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
 }
 
 impl Cli {
@@ -127,7 +142,13 @@ impl Cli {
             Verb::Put { .. } | Verb::Del { .. } | Verb::Incr { .. } | Verb::Submit { .. } => {
                 Ok(Some(Stamp { session, sequence }))
             }
-            Verb::Get { .. } | Verb::Query { .. } | Verb::Status { .. } | Verb::Members => {
+            Verb::Get { .. }
+            | Verb::Query { .. }
+            | Verb::Status { .. }
+            | Verb::Members
+            | Verb::Transfer { .. }
+            | Verb::Campaign { .. }
+            | Verb::Leave { .. } => {
                 Err("--session and --sequence are for writes: PUT, DEL, INCR and submit".to_owned())
             }
         }

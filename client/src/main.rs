@@ -1,6 +1,7 @@
 //! The `raft-client` command: parse, run, print, exit code.
 
 mod cli;
+mod naming;
 mod output;
 mod run;
 

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use raft_client::{Answer, Endpoint, Error, MemberStatus, NodeStatus, Receipt, Stamp};
+use raft_client::{Answer, Endpoint, Error, LeaderHint, MemberStatus, NodeStatus, Receipt, Stamp};
 use serde_json::{Value, json};
 
 use crate::run::Failure;
@@ -34,6 +34,8 @@ pub(crate) enum Report {
     Status(Box<NodeStatus>),
     Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
     Members(Vec<MemberStatus>),
+    Leads(LeaderHint),
+    Left { node: u64 },
 }
 
 impl Report {
@@ -71,6 +73,10 @@ impl Report {
             Self::Status(status) => lines_of(status),
             Self::Statuses(statuses) => table_of_statuses(statuses),
             Self::Members(members) => table_of_members(members),
+            Self::Leads(leader) => {
+                format!("Success! {:016x} at {} leads", leader.node, leader.address)
+            }
+            Self::Left { node } => format!("Success! {node:016x} has left"),
         };
         text.into_bytes()
     }
@@ -101,6 +107,8 @@ impl Report {
             Self::Status(status) => json_of_status(status),
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
+            Self::Leads(leader) => json!({ "leader": json_of_hint(leader) }),
+            Self::Left { node } => json!({ "left": format!("{node:016x}") }),
         }
     }
 }
@@ -171,11 +179,12 @@ fn json_of_bytes(
 
 fn json_of_status(status: &NodeStatus) -> Value {
     let mut value = json!(status);
-    value["leader"] = status.leader.as_ref().map_or(
-        Value::Null,
-        |leader| json!({ "id": format!("{:016x}", leader.node), "address": leader.address }),
-    );
+    value["leader"] = status.leader.as_ref().map_or(Value::Null, json_of_hint);
     value
+}
+
+fn json_of_hint(leader: &LeaderHint) -> Value {
+    json!({ "id": format!("{:016x}", leader.node), "address": leader.address })
 }
 
 fn json_of_one((endpoint, status): &(Endpoint, Result<NodeStatus, String>)) -> Value {

@@ -9,6 +9,7 @@ use raft_client::{Client, Error, Options, Refusal};
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Common, Verb};
+use crate::naming;
 use crate::output::Report;
 
 /// Why there is nothing to report.
@@ -20,6 +21,9 @@ pub(crate) enum Failure {
     /// Nobody to ask.
     #[error(transparent)]
     Endpoints(#[from] EndpointsError),
+    /// No node, or more than one, is called so.
+    #[error(transparent)]
+    Name(#[from] naming::NameError),
     /// The key of a GET is not there.
     #[error("there is no key \"{key}\"")]
     NotFound {
@@ -55,11 +59,14 @@ impl Failure {
     /// As documented in `--help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NotFound { .. } | Self::Request(Error::Refused(_)) => 1,
+            Self::NotFound { .. } | Self::Name(_) | Self::Request(Error::Refused(_)) => 1,
             Self::Usage(_) | Self::Endpoints(_) => 2,
             Self::Print(_)
             | Self::Request(
-                Error::Unknown { .. } | Error::NoAnswer { .. } | Error::Misunderstood { .. },
+                Error::Unknown { .. }
+                | Error::Undecided { .. }
+                | Error::NoAnswer { .. }
+                | Error::Misunderstood { .. },
             ) => 3,
             Self::Start(_) | Self::NobodyAnswers { .. } | Self::Request(Error::NoLeader { .. }) => {
                 4
@@ -74,8 +81,9 @@ impl Failure {
             Self::Usage(_) | Self::Endpoints(_) => "usage",
             Self::NotFound { .. } => "not-found",
             Self::Request(Error::Refused(Refusal::Busy { .. } | Refusal::WindowFull)) => "busy",
+            Self::Name(_) => "no-such-node",
             Self::Request(Error::Refused(_)) => "refused",
-            Self::Request(Error::Unknown { .. }) => "unknown",
+            Self::Request(Error::Unknown { .. } | Error::Undecided { .. }) => "unknown",
             Self::Request(Error::CommittedNotApplied { .. }) => "committed-not-applied",
             Self::Request(Error::NoAnswer { .. }) => "no-answer",
             Self::Request(Error::Misunderstood { .. }) => "misunderstood",
@@ -152,6 +160,28 @@ async fn ask(client: &Client, verb: Verb) -> Result<Report, Failure> {
         Verb::Status { all: false } => Ok(Report::Status(Box::new(client.status().await?))),
         Verb::Status { all: true } => status_of_all(client).await,
         Verb::Members => Ok(Report::Members(client.members().await?)),
+        Verb::Transfer { node: None } => Ok(Report::Leads(client.transfer(None).await?)),
+        Verb::Transfer { node: Some(name) } => {
+            let node = naming::find(&client.members().await?, &name)?;
+            Ok(Report::Leads(client.transfer(Some(node)).await?))
+        }
+        Verb::Campaign { node } => {
+            let node = named_or_asked(client, node).await?;
+            Ok(Report::Leads(client.campaign(node).await?))
+        }
+        Verb::Leave { node } => {
+            let node = named_or_asked(client, node).await?;
+            client.leave(node).await?;
+            Ok(Report::Left { node })
+        }
+    }
+}
+
+/// The id of a node that was named, or of the one that answers.
+async fn named_or_asked(client: &Client, name: Option<String>) -> Result<u64, Failure> {
+    match name {
+        Some(name) => Ok(naming::find(&client.members().await?, &name)?),
+        None => Ok(naming::id_of(&client.status().await?.id)?),
     }
 }
 

@@ -44,6 +44,12 @@ pub mod defaults {
     pub const TARGET_VOTERS: u32 = 5;
     /// Learners that the autopilot admits.
     pub const MAX_LEARNERS: u32 = 20;
+    /// Voters that are left at least when nodes leave or die.
+    pub const MIN_VOTERS: u32 = 3;
+    /// A voter that nobody hears gives its seat away after this long, in milliseconds.
+    pub const DEAD_AFTER_MS: u32 = 30_000;
+    /// How long a node tries to leave, in milliseconds.
+    pub const LEAVE_TIMEOUT_MS: u32 = 15_000;
     /// Payloads of the newest entries kept in memory, in MiB.
     pub const LOG_CACHE_MIB: u32 = 64;
     /// Size of a log segment, in MiB.
@@ -125,6 +131,19 @@ pub struct Settings {
     /// Learners to admit, 0–100 [default: 20]
     #[arg(long, env = "OUTRIGGER_MAX_LEARNERS", value_name = "N")]
     pub max_learners: Option<u32>,
+    /// When nodes leave or die, keep so many voters at least, 1–9 [default: 3]
+    #[arg(long, env = "OUTRIGGER_MIN_VOTERS", value_name = "N")]
+    pub min_voters: Option<u32>,
+    /// A voter that nobody hears for this long is replaced by a learner, or given up, 1000–86400000 ms [default: 30000]
+    #[arg(long, env = "OUTRIGGER_DEAD_AFTER_MS", value_name = "MS")]
+    pub dead_after_ms: Option<u32>,
+    /// Leave the cluster on SIGTERM; a second signal, or having to stay, ends the process as a member
+    #[arg(long, env = "OUTRIGGER_LEAVE_ON_TERMINATE")]
+    #[serde(default)]
+    pub leave_on_terminate: bool,
+    /// How long to try to leave, 100–600000 ms [default: 15000]
+    #[arg(long, env = "OUTRIGGER_LEAVE_TIMEOUT_MS", value_name = "MS")]
+    pub leave_timeout_ms: Option<u32>,
     /// Memory for the newest entries, 8–4096 MiB [default: 64]
     #[arg(long, env = "OUTRIGGER_LOG_CACHE_MIB", value_name = "MIB")]
     pub log_cache_mib: Option<u32>,
@@ -189,6 +208,14 @@ pub struct Config {
     pub target_voters: usize,
     /// See [`defaults::MAX_LEARNERS`].
     pub max_learners: usize,
+    /// See [`defaults::MIN_VOTERS`].
+    pub min_voters: usize,
+    /// See [`defaults::DEAD_AFTER_MS`].
+    pub dead_after: Duration,
+    /// Whether SIGTERM means to leave the cluster.
+    pub leave_on_terminate: bool,
+    /// See [`defaults::LEAVE_TIMEOUT_MS`].
+    pub leave_timeout: Duration,
     /// Bytes of payloads kept in memory.
     pub log_cache_bytes: usize,
     /// Bytes of one log segment.
@@ -276,6 +303,10 @@ impl Settings {
             promote_after_ms: self.promote_after_ms.or(file.promote_after_ms),
             target_voters: self.target_voters.or(file.target_voters),
             max_learners: self.max_learners.or(file.max_learners),
+            min_voters: self.min_voters.or(file.min_voters),
+            dead_after_ms: self.dead_after_ms.or(file.dead_after_ms),
+            leave_on_terminate: self.leave_on_terminate || file.leave_on_terminate,
+            leave_timeout_ms: self.leave_timeout_ms.or(file.leave_timeout_ms),
             log_cache_mib: self.log_cache_mib.or(file.log_cache_mib),
             segment_mib: self.segment_mib.or(file.segment_mib),
             request_timeout_ms: self.request_timeout_ms.or(file.request_timeout_ms),
@@ -353,6 +384,22 @@ impl Settings {
                 9,
             )?,
             max_learners: count("max_learners", self.max_learners, defaults::MAX_LEARNERS, 0, 100)?,
+            min_voters: count("min_voters", self.min_voters, defaults::MIN_VOTERS, 1, 9)?,
+            dead_after: millis(ranged(
+                "dead_after_ms",
+                self.dead_after_ms,
+                defaults::DEAD_AFTER_MS,
+                1_000,
+                86_400_000,
+            )?),
+            leave_on_terminate: self.leave_on_terminate,
+            leave_timeout: millis(ranged(
+                "leave_timeout_ms",
+                self.leave_timeout_ms,
+                defaults::LEAVE_TIMEOUT_MS,
+                100,
+                600_000,
+            )?),
             log_cache_bytes: count(
                 "log_cache_mib",
                 self.log_cache_mib,
