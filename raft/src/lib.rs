@@ -24,6 +24,7 @@ pub mod forward;
 pub mod http;
 pub mod identity;
 pub mod inbound;
+pub mod leaving;
 pub mod machine_link;
 pub mod metrics;
 pub mod node;
