@@ -78,6 +78,12 @@ impl ForwardItem {
         }
     }
 
+    /// Answers a command as the other node would.
+    #[cfg(test)]
+    pub(crate) fn answer_for_tests(self, result: SubmitResult) {
+        self.caller.answer(Ok(Forwarded::Submit(result)));
+    }
+
     /// Nothing was sent.
     pub fn refuse(self) {
         self.caller.answer(Err(Failure::NotSent));

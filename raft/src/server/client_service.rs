@@ -427,3 +427,6 @@ fn submit_error(refused: SubmitRefused, request: &Submit) -> SubmitError {
         SubmitRefused::Unknown { reason } => SubmitError::Unknown { reason },
     }
 }
+
+#[cfg(test)]
+mod tests;
