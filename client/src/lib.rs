@@ -27,8 +27,10 @@
 //! | `leader`, `backoff` | which node to ask (pure), and when again (pure) |
 //! | `connections`, `discovery` | shared connections, the pinned cluster; other nodes' addresses |
 //! | `endpoints` | where the list of nodes comes from |
+//! | [`bench`] | load from many clients, measured |
 
 mod backoff;
+pub mod bench;
 mod client;
 mod connections;
 mod discovery;

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use raft_client::{Answer, Endpoint, Error, LeaderHint, MemberStatus, NodeStatus, Receipt, Stamp};
 use serde_json::{Value, json};
 
+use crate::measure::Measured;
 use crate::run::Failure;
 
 /// For whom to print.
@@ -34,6 +35,8 @@ pub(crate) enum Report {
     Status(Box<NodeStatus>),
     Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
     Members(Vec<MemberStatus>),
+    Measured(Box<Measured>),
+    Healthy,
     Leads(LeaderHint),
     Left { node: u64 },
 }
@@ -73,6 +76,8 @@ impl Report {
             Self::Status(status) => lines_of(status),
             Self::Statuses(statuses) => table_of_statuses(statuses),
             Self::Members(members) => table_of_members(members),
+            Self::Measured(measured) => measured.text(),
+            Self::Healthy => "healthy".to_owned(),
             Self::Leads(leader) => {
                 format!("Success! {:016x} at {} leads", leader.node, leader.address)
             }
@@ -107,6 +112,8 @@ impl Report {
             Self::Status(status) => json_of_status(status),
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
+            Self::Measured(measured) => measured.json(),
+            Self::Healthy => json!({ "healthy": true }),
             Self::Leads(leader) => json!({ "leader": json_of_hint(leader) }),
             Self::Left { node } => json!({ "left": format!("{node:016x}") }),
         }
@@ -125,6 +132,10 @@ pub(crate) fn explain_json(failure: &Failure) -> String {
         object["key"] = json!(key);
         object["value"] = Value::Null;
         object["read_index"] = json!(read_index);
+    }
+    if let Failure::Election(measured) = failure {
+        object["message"] = json!(format!("an election happened: {}", measured.terms()));
+        object["measured"] = measured.json();
     }
     if let Failure::Request(Error::CommittedNotApplied { index, .. }) = failure {
         object["index"] = json!(index);
@@ -369,6 +380,7 @@ mod tests {
         for (failed, kind, exit_code) in [
             (Failure::Usage("no\n".to_owned()), "usage", 2),
             (Failure::NotFound { key: "k".to_owned(), read_index: 3 }, "not-found", 1),
+            (Failure::Unhealthy { reason: "r".to_owned() }, "unhealthy", 1),
             (Refusal::WindowFull.into(), "busy", 1),
             (Refusal::SessionExpired { session: 1 }.into(), "refused", 1),
             (Error::Unknown { waited, tried: tried(), stamp }.into(), "unknown", 3),

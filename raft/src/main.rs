@@ -1,44 +1,36 @@
 //! The `raft` process: settings, log, signals, exit code.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
 use raft::config::Settings;
 use raft::process::{self, RunError, STOP_TIMEOUT, Wish};
+use raft::tasks::LogFailure;
+use state_machine::startup::{self, Loaded};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let settings = Settings::parse();
-    let filter = EnvFilter::try_from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_unset| EnvFilter::new("info,tarpc=warn")))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    match start(settings) {
-        Ok(()) => ExitCode::SUCCESS,
+    startup::main::<Settings>(|loaded| match start(loaded) {
+        Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
-    }
+    })
 }
 
-fn start(settings: Settings) -> Result<(), RunError> {
-    let config = settings.check()?;
+fn start(loaded: Loaded<Settings>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let (wish, wishes) = watch::channel(Wish::Run);
-        let (leaves, leave_limit) = (config.leave_on_terminate, config.leave_timeout);
+        let (leaves, leave_limit) = (loaded.config.leave_on_terminate, loaded.config.leave_timeout);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let running = process::run(config, wishes);
+        tokio::spawn(loaded.follow_hangups()?);
+        let running = process::run(loaded.config, wishes);
         tokio::pin!(running);
-        let cut_short = || Err(RunError::LogFailed("not synced in time after a signal".to_owned()));
+        let cut_short = || Err(LogFailure::TooSlow.into());
         let leave = tokio::select! {
             outcome = &mut running => return outcome,
             _ = interrupt.recv() => false,

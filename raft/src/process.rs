@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
-use crate::config::{Bootstrap, Config, ConfigError};
+use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use crate::identity::{DataDir, IdentityError};
 use crate::leaving::{ASK_EVERY, Leaver, Leaving};
@@ -24,7 +24,7 @@ use crate::roster::{Autopilot, Policy};
 use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
-use crate::tasks::{CommitsTask, EntriesTask, QUEUE_EVENTS, Synced, log_events};
+use crate::tasks::{CommitsTask, EntriesTask, LogFailure, QUEUE_EVENTS, Synced, log_events};
 use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
@@ -49,9 +49,6 @@ const QUEUE_CALLS: usize = 64;
 /// Why the process ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The settings.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The data directory.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -62,7 +59,7 @@ pub enum RunError {
     #[error(
         "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
     )]
-    LogFailed(String),
+    LogFailed(#[from] LogFailure),
     /// The port.
     #[error("{0}; is another raft running there? choose another --port-base or --raft-port")]
     Listen(io::Error),
@@ -86,7 +83,6 @@ impl RunError {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
             Self::Listen(_) => 3,
             Self::Identity(IdentityError::Io { .. } | IdentityError::Locked { .. })
             | Self::Log(OpenError::Locked { .. }) => 4,
@@ -99,7 +95,8 @@ impl RunError {
                 OpenError::Damaged(_)
                 | OpenError::UnknownVersion { .. }
                 | OpenError::Unreadable(ReadError::Damaged(_)),
-            ) => 11,
+            )
+            | Self::LogFailed(LogFailure::Read(ReadError::Damaged(_))) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,
@@ -197,7 +194,7 @@ impl Opened {
     /// ends last when the process is told to stop.
     fn start(
         self,
-        failed: mpsc::Sender<String>,
+        failed: mpsc::Sender<LogFailure>,
         wish: watch::Receiver<Wish>,
     ) -> io::Result<(JoinSet<()>, task::Id)> {
         let Self { config, node, founding, wal, restored, listener, .. } = self;
@@ -288,13 +285,13 @@ impl Opened {
 async fn attend(
     mut owners: JoinSet<()>,
     draining: task::Id,
-    mut failures: mpsc::Receiver<String>,
+    mut failures: mpsc::Receiver<LogFailure>,
 ) -> Result<(), RunError> {
     loop {
         tokio::select! {
             // A failed last sync is told before the task that waited for it ends: then both are ready.
             biased;
-            Some(reason) = failures.recv() => return Err(RunError::LogFailed(reason)),
+            Some(failure) = failures.recv() => return Err(failure.into()),
             Some(ended) = owners.join_next_with_id() => match ended {
                 Ok((task, ())) if task == draining => return Ok(()),
                 Ok(_) => {}
@@ -469,18 +466,20 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use state_machine::startup;
 
     use super::*;
     use crate::config::Settings;
     use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
+    use crate::wal::{Damage, WriteError};
 
     #[tokio::test]
     async fn a_failed_last_sync_is_no_clean_stop() {
         for _ in 0..64 {
             let (failed, failures) = mpsc::channel(1);
             let mut owners = JoinSet::new();
-            let draining = owners.spawn(async move { failed.try_send("EIO".to_owned()).unwrap() });
+            let draining =
+                owners.spawn(async move { failed.try_send(WriteError::Panicked.into()).unwrap() });
             let draining = draining.id();
             task::yield_now().await;
             let end = attend(owners, draining, failures).await;
@@ -488,10 +487,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn damage_found_while_running_is_told_from_a_failed_write() {
+        let damage = Damage {
+            file: "segment".into(),
+            offset: 512,
+            what: "a wrong checksum".to_owned(),
+            affected: "entries 7 to 9".to_owned(),
+        };
+        for (failure, code) in [
+            (LogFailure::Read(ReadError::Damaged(damage)), 11),
+            (LogFailure::Read(ReadError::Stopped), 13),
+            (LogFailure::Write(WriteError::Stopped), 13),
+            (LogFailure::TooSlow, 13),
+        ] {
+            let error = RunError::from(failure);
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
+
     fn config(data_dir: &Path) -> Config {
         let data_dir = data_dir.to_str().unwrap();
         let flags = ["raft", "--data-dir", data_dir, "--port-base", "0"];
-        Settings::try_parse_from(flags).unwrap().check().unwrap()
+        startup::load::<Settings>(flags).unwrap().config
     }
 
     #[tokio::test]

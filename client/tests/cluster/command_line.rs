@@ -201,6 +201,24 @@ async fn nodes_tell_about_themselves_and_each_other() {
 }
 
 #[tokio::test]
+async fn health_is_that_of_one_node_and_its_processes() {
+    let mut cluster = Cluster::form(3, QUICK).await;
+    let probe = |endpoint: &Endpoint| {
+        let endpoint = endpoint.to_string();
+        ask(&[], &["--output=json", "health", "--endpoint", &endpoint])
+    };
+    for other in [0, 2] {
+        cluster.node(other).kill_all();
+    }
+    assert_eq!(probe(&cluster.endpoint(1)).code, Some(0), "peers do not count");
+    let dead = probe(&cluster.endpoint(2));
+    assert_eq!((dead.code, &dead.json()["error"]), (Some(1), &json!("unhealthy")));
+    cluster.node(1).kill(Program::StateMachine);
+    cluster.until(1, "machine away", |status| status.state_machine != "attached").await;
+    assert_eq!(probe(&cluster.endpoint(1)).code, Some(1));
+}
+
+#[tokio::test]
 async fn a_client_given_dead_nodes_too_finds_the_living() {
     let mut cluster = Cluster::form(3, QUICK).await;
     let leader = cluster.leader().await;
