@@ -212,12 +212,11 @@ impl EntriesTask {
                 tracing::info!(?role, term = term.0, reason, "role changed");
             }
             Event::LeaderChanged { leader, term } => {
-                if leader.is_some() {
+                if let Some(leader) = leader {
                     self.metrics.leader_changes.add();
-                }
-                match leader {
-                    Some(leader) => tracing::info!(%leader, term = term.0, "leader known"),
-                    None => tracing::info!(term = term.0, "leader lost"),
+                    tracing::info!(%leader, term = term.0, "leader known");
+                } else {
+                    tracing::info!(term = term.0, "leader lost");
                 }
                 self.leader.send_replace(leader);
             }
