@@ -311,6 +311,6 @@ mod tests {
         let last = peer.clone().forward_rest(context, rest).await;
         assert_eq!((last.places, last.rest), (vec![0], None));
         let again = peer.forward_rest(context, rest).await;
-        assert_eq!(again, crate::rpc::peer::Answers::default(), "asked for once");
+        assert_eq!(again, peer::Answers::default(), "asked for once");
     }
 }
