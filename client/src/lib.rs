@@ -47,6 +47,10 @@ pub use error::{Error, Refusal, Tried};
 pub use options::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ENDPOINT, DEFAULT_PATIENCE, DEFAULT_TIMEOUT, Options,
 };
-pub use raft::rpc::client::{MAX_COMMAND_BYTES, MemberStatus, NodeStatus, SESSION_WINDOW};
+pub use raft::rpc::client::{
+    LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, SESSION_WINDOW,
+};
 pub use raft::rpc::wire::{Endpoint, EndpointError};
 pub use session::Stamp;
+pub use state_machine::kv::command::Swap;
+pub use state_machine::kv::list::{DEFAULT_LIST_PAIRS, List, MAX_LIST_PAIRS, Range};

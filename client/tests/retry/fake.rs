@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use raft::rpc::client::{
-    Answer, ClientService, LeaderHint, MemberStatus, NodeStatus, OpenSession, Outcome, Query,
-    QueryError, SessionOpened, Submit, SubmitError, Submitted, serve,
+    Answer, ClientService, LeaderHint, LogFilter, MemberStatus, NodeStatus, OpenSession, Outcome,
+    Query, QueryError, SessionOpened, Submit, SubmitError, Submitted, serve,
 };
 use raft::rpc::wire::{Hello, Listener, Service};
 use raft_client::Endpoint;
@@ -228,5 +228,9 @@ impl ClientService for Connection {
         let mut state = self.state.lock().unwrap();
         state.asked_for_members += 1;
         state.members.clone()
+    }
+
+    async fn log_filter(self, _: Context, _: Option<String>) -> Result<LogFilter, String> {
+        Err("a fake has no log".to_owned())
     }
 }

@@ -31,6 +31,9 @@ pub trait ClientService {
     async fn status() -> NodeStatus;
     /// Members as gossip sees them, joined with the configuration. Never waits for others.
     async fn members() -> Vec<MemberStatus>;
+    /// Tells what this raft process logs, and changes it first if a filter is given: until the process ends, or reads its
+    /// settings again. The error says why the filter cannot be used; then nothing was changed.
+    async fn log_filter(filter: Option<String>) -> Result<LogFilter, String>;
 }
 
 /// Asks for a session.
@@ -249,6 +252,15 @@ pub struct MemberStatus {
     pub raft_address: String,
     /// `host:port` of its gossip port; empty when unseen.
     pub gossip_address: String,
+}
+
+/// What a process logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFilter {
+    /// Human name of the node.
+    pub node: String,
+    /// A level, and levels of modules, as `--log` takes them.
+    pub filter: String,
 }
 
 /// Why a client has no connection.

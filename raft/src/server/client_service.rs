@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use state_machine::startup::log;
 use tarpc::context::Context;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
@@ -15,8 +16,8 @@ use crate::forward::ForwardItem;
 use crate::pipeline::digest_entries::{EntriesEvent, Submission, role_name};
 use crate::pipeline::{QueryRefused, SubmitRefused};
 use crate::rpc::client::{
-    Answer, ClientService, LeaderHint, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, OpenSession,
-    Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
+    Answer, ClientService, LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus,
+    OpenSession, Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
 };
 use crate::rpc::peer::Forward;
 
@@ -275,6 +276,20 @@ impl ClientService for ClientServer {
         }
         members
     }
+
+    async fn log_filter(self, _: Context, filter: Option<String>) -> Result<LogFilter, String> {
+        log_filter(&self.shared.node.name, filter.as_deref())
+    }
+}
+
+/// This is no state of the cluster: it may change here, and does so at once.
+fn log_filter(node: &str, wanted: Option<&str>) -> Result<LogFilter, String> {
+    let Some(wanted) = wanted else {
+        return log::filter().map(|filter| LogFilter { node: node.to_owned(), filter });
+    };
+    let filter = log::set_filter(wanted)?;
+    tracing::info!(filter, "log filter set by a client");
+    Ok(LogFilter { node: node.to_owned(), filter })
 }
 
 fn configured(membership: &Membership, id: NodeId) -> &'static str {
