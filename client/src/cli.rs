@@ -171,6 +171,21 @@ pub(crate) enum Verb {
         /// A level, and levels of modules, such as `info,raft::consensus=debug`; until the process ends or gets SIGHUP
         filter: Option<String>,
     },
+    /// Have the leader hand leadership to NODE
+    Transfer {
+        /// Name, id or address of a voter, or how one of these begins [default: the voter that is best caught up]
+        node: Option<String>,
+    },
+    /// Have NODE become the leader, also where there is none: then it stands for election
+    Campaign {
+        /// Name, id or address of a voter, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
+    /// Have NODE leave the cluster, and its raft end; started again it comes back
+    Leave {
+        /// Name, id or address of a node, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
     /// Exit with 0 if the processes of one node work, and else with 1; asks nobody but this node, for 2 s at most
     Health {
         /// The node's raft port
@@ -217,7 +232,10 @@ impl Cli {
             | Verb::Status { .. }
             | Verb::Members
             | Verb::Bench(_)
-            | Verb::Health { .. } => {
+            | Verb::Health { .. }
+            | Verb::Transfer { .. }
+            | Verb::Campaign { .. }
+            | Verb::Leave { .. } => {
                 let writes = "PUT, DEL, INCR, CAS, APPEND and submit";
                 Err(format!("--session and --sequence are for writes: {writes}"))
             }

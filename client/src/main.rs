@@ -3,6 +3,7 @@
 mod cli;
 mod health;
 mod measure;
+mod naming;
 mod output;
 mod run;
 

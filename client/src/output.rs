@@ -9,7 +9,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use clap::ValueEnum;
 use raft_client::{
-    Answer, Endpoint, Error, List, LogFilter, MemberStatus, NodeStatus, Receipt, Stamp,
+    Answer, Endpoint, Error, LeaderHint, List, LogFilter, MemberStatus, NodeStatus, Receipt, Stamp,
 };
 use serde_json::{Value, json};
 
@@ -43,6 +43,8 @@ pub(crate) enum Report {
     Members(Vec<MemberStatus>),
     Measured(Box<Measured>),
     Healthy,
+    Leads(LeaderHint),
+    Left { node: u64 },
 }
 
 impl Report {
@@ -96,6 +98,10 @@ impl Report {
             Self::Members(members) => table_of_members(members),
             Self::Measured(measured) => measured.text(),
             Self::Healthy => "healthy".to_owned(),
+            Self::Leads(leader) => {
+                format!("Success! {:016x} at {} leads", leader.node, leader.address)
+            }
+            Self::Left { node } => format!("Success! {node:016x} has left"),
         };
         text.into_bytes()
     }
@@ -142,6 +148,8 @@ impl Report {
             Self::Members(members) => json!(members),
             Self::Measured(measured) => measured.json(),
             Self::Healthy => json!({ "healthy": true }),
+            Self::Leads(leader) => json!({ "leader": json_of_hint(leader) }),
+            Self::Left { node } => json!({ "left": format!("{node:016x}") }),
         }
     }
 }
@@ -272,11 +280,12 @@ fn json_of_list(answer: &Answer<List>) -> Value {
 
 fn json_of_status(status: &NodeStatus) -> Value {
     let mut value = json!(status);
-    value["leader"] = status.leader.as_ref().map_or(
-        Value::Null,
-        |leader| json!({ "id": format!("{:016x}", leader.node), "address": leader.address }),
-    );
+    value["leader"] = status.leader.as_ref().map_or(Value::Null, json_of_hint);
     value
+}
+
+fn json_of_hint(leader: &LeaderHint) -> Value {
+    json!({ "id": format!("{:016x}", leader.node), "address": leader.address })
 }
 
 fn json_of_one((endpoint, status): &(Endpoint, Result<NodeStatus, String>)) -> Value {

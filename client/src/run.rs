@@ -11,6 +11,7 @@ use tokio::runtime::Builder;
 use crate::cli::{Cli, Common, Verb};
 use crate::health;
 use crate::measure::{self, Measured};
+use crate::naming;
 use crate::output::Report;
 
 /// Why there is nothing to report.
@@ -22,6 +23,9 @@ pub(crate) enum Failure {
     /// Nobody to ask.
     #[error(transparent)]
     Endpoints(#[from] EndpointsError),
+    /// No node, or more than one, is called so.
+    #[error(transparent)]
+    Name(#[from] naming::NameError),
     /// The key of a GET is not there.
     #[error("there is no key \"{key}\"")]
     NotFound {
@@ -84,6 +88,7 @@ impl Failure {
             Self::NotFound { .. }
             | Self::Mismatch { .. }
             | Self::Unhealthy { .. }
+            | Self::Name(_)
             | Self::Election(_)
             | Self::Request(Error::Refused(_)) => 1,
             Self::Bench(trouble) => match trouble.kind {
@@ -97,7 +102,10 @@ impl Failure {
             Self::Usage(_) | Self::Endpoints(_) => 2,
             Self::Print(_)
             | Self::Request(
-                Error::Unknown { .. } | Error::NoAnswer { .. } | Error::Misunderstood { .. },
+                Error::Unknown { .. }
+                | Error::Undecided { .. }
+                | Error::NoAnswer { .. }
+                | Error::Misunderstood { .. },
             ) => 3,
             Self::Start(_) | Self::NobodyAnswers { .. } | Self::Request(Error::NoLeader { .. }) => {
                 4
@@ -116,8 +124,9 @@ impl Failure {
             Self::Election(_) => "election",
             Self::Unhealthy { .. } => "unhealthy",
             Self::Request(Error::Refused(Refusal::Busy { .. } | Refusal::WindowFull)) => "busy",
+            Self::Name(_) => "no-such-node",
             Self::Request(Error::Refused(_)) => "refused",
-            Self::Request(Error::Unknown { .. }) => "unknown",
+            Self::Request(Error::Unknown { .. } | Error::Undecided { .. }) => "unknown",
             Self::Request(Error::CommittedNotApplied { .. }) => "committed-not-applied",
             Self::Request(Error::NoAnswer { .. }) => "no-answer",
             Self::Request(Error::Misunderstood { .. }) => "misunderstood",
@@ -220,6 +229,28 @@ async fn ask(client: &Client, options: Options, verb: Verb) -> Result<Report, Fa
             Ok(()) => Ok(Report::Healthy),
             Err(reason) => Err(Failure::Unhealthy { reason }),
         },
+        Verb::Transfer { node: None } => Ok(Report::Leads(client.transfer(None).await?)),
+        Verb::Transfer { node: Some(name) } => {
+            let node = naming::find(&client.members().await?, &name)?;
+            Ok(Report::Leads(client.transfer(Some(node)).await?))
+        }
+        Verb::Campaign { node } => {
+            let node = named_or_asked(client, node).await?;
+            Ok(Report::Leads(client.campaign(node).await?))
+        }
+        Verb::Leave { node } => {
+            let node = named_or_asked(client, node).await?;
+            client.leave(node).await?;
+            Ok(Report::Left { node })
+        }
+    }
+}
+
+/// The id of a node that was named, or of the one that answers.
+async fn named_or_asked(client: &Client, name: Option<String>) -> Result<u64, Failure> {
+    match name {
+        Some(name) => Ok(naming::find(&client.members().await?, &name)?),
+        None => Ok(naming::id_of(&client.status().await?.id)?),
     }
 }
 

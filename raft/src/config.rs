@@ -123,6 +123,18 @@ pub struct Settings {
     /// Learners to admit, 0–100
     #[arg(long, env = "OUTRIGGER_MAX_LEARNERS", value_name = "N", default_value_t = 20, value_parser = within::<usize>(0..=100))]
     pub max_learners: usize,
+    /// When nodes leave or die, keep so many voters at least, 1–9
+    #[arg(long, env = "OUTRIGGER_MIN_VOTERS", value_name = "N", default_value_t = 3, value_parser = within::<usize>(1..=9))]
+    pub min_voters: usize,
+    /// A voter that nobody hears for this long is replaced by a learner, or given up, 1000–86400000 ms
+    #[arg(long, env = "OUTRIGGER_DEAD_AFTER_MS", value_name = "MS", default_value_t = 30_000, value_parser = within::<u32>(1_000..=86_400_000))]
+    pub dead_after_ms: u32,
+    /// Leave the cluster on SIGTERM; a second signal, or having to stay, ends the process as a member
+    #[arg(long, env = "OUTRIGGER_LEAVE_ON_TERMINATE", default_value_t = false, value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub leave_on_terminate: bool,
+    /// How long to try to leave, 100–600000 ms
+    #[arg(long, env = "OUTRIGGER_LEAVE_TIMEOUT_MS", value_name = "MS", default_value_t = 15_000, value_parser = within::<u32>(100..=600_000))]
+    pub leave_timeout_ms: u32,
     /// Memory for the newest entries, 8–4096 MiB
     #[arg(long, env = "OUTRIGGER_LOG_CACHE_MIB", value_name = "MIB", default_value_t = 64, value_parser = within::<usize>(8..=4096))]
     pub log_cache_mib: usize,
@@ -186,6 +198,14 @@ pub struct Config {
     pub target_voters: usize,
     /// Learners that the autopilot admits.
     pub max_learners: usize,
+    /// Voters that are left at least when nodes leave or die.
+    pub min_voters: usize,
+    /// A voter that nobody hears gives its seat away after this long.
+    pub dead_after: Duration,
+    /// Whether SIGTERM means to leave the cluster.
+    pub leave_on_terminate: bool,
+    /// How long a node tries to leave.
+    pub leave_timeout: Duration,
     /// Bytes of payloads kept in memory.
     pub log_cache_bytes: usize,
     /// Bytes of one log segment.
@@ -249,6 +269,10 @@ impl Layered for Settings {
             promote_after: millis(self.promote_after_ms),
             target_voters: self.target_voters,
             max_learners: self.max_learners,
+            min_voters: self.min_voters,
+            dead_after: millis(self.dead_after_ms),
+            leave_on_terminate: self.leave_on_terminate,
+            leave_timeout: millis(self.leave_timeout_ms),
             log_cache_bytes: self.log_cache_mib << 20,
             segment_bytes: self.segment_mib << 20,
             request_timeout: millis(self.request_timeout_ms),

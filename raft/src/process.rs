@@ -13,6 +13,7 @@ use tokio::task::{self, JoinSet};
 use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use crate::identity::{DataDir, IdentityError};
+use crate::leaving::{ASK_EVERY, Leaver, Leaving};
 use crate::machine_link::{self, Feeder};
 use crate::node::Node;
 use crate::peers::Peers;
@@ -38,6 +39,10 @@ const MAX_UNCOMMITTED_BYTES: usize = 64 * 1024 * 1024;
 const LINK_LOST_TICKS_MAX: u32 = 3;
 /// Payloads that are read at start, in bytes: enough for followers that are a little behind. The rest is read when asked for.
 const TAIL_BYTES: usize = 4 * 1024 * 1024;
+/// The wish to leave is forgotten after so many questions that did not come.
+const QUESTIONS_TO_FORGET: u32 = 10;
+/// Those who want to leave within this time of each other leave together.
+const LEAVE_SETTLE: Duration = Duration::from_millis(300);
 /// Calls that wait for the link to the state machine.
 const QUEUE_CALLS: usize = 64;
 
@@ -109,18 +114,49 @@ impl RunError {
     }
 }
 
-/// Runs until `stop` becomes true, then drains and syncs.
+/// What the process was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// To run.
+    #[default]
+    Run,
+    /// To leave the cluster, or else to stop as a member of it.
+    Leave,
+    /// To stop.
+    Stop,
+}
+
+/// Runs until it is told to end, or until an operator has made it leave; then drains and syncs.
 ///
 /// # Errors
 /// See [`RunError`]. Nothing that was acknowledged is lost by any of them.
-pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+pub async fn run(config: Config, wish: watch::Receiver<Wish>) -> Result<(), RunError> {
     let opened = Opened::open(config).await?;
     let (failed, failures) = mpsc::channel(1);
     let port = opened.port;
     let config = opened.config.clone();
-    let (owners, draining) = opened.start(failed, stop)?;
+    let (owners, draining) = opened.start(failed, wish)?;
     announce(&config, port)?;
     attend(owners, draining, failures).await
+}
+
+/// Tells the first stage to stop when it is time.
+async fn heed(mut wish: watch::Receiver<Wish>, leaving: Arc<Leaving>, stop: watch::Sender<bool>) {
+    let told = async {
+        let first = wish.wait_for(|wish| *wish != Wish::Run).await.map(|wish| *wish);
+        if first.is_ok_and(|wish| wish == Wish::Leave) {
+            leaving.begin();
+            tokio::select! {
+                _outcome = leaving.outcome() => {}
+                _second = wish.wait_for(|wish| *wish == Wish::Stop) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        () = leaving.left() => {}
+    }
+    stop.send_replace(true);
 }
 
 /// Everything that can fail at start, done.
@@ -159,7 +195,7 @@ impl Opened {
     fn start(
         self,
         failed: mpsc::Sender<LogFailure>,
-        stop: watch::Receiver<bool>,
+        wish: watch::Receiver<Wish>,
     ) -> io::Result<(JoinSet<()>, task::Id)> {
         let Self { config, node, founding, wal, restored, listener, .. } = self;
         let (inbox, inbox_events) = mpsc::channel(QUEUE_EVENTS);
@@ -167,6 +203,9 @@ impl Opened {
         let (calls, calls_queue) = mpsc::channel(QUEUE_CALLS);
         let (synced, synced_seen) = watch::channel(Synced::default());
         let (sight, sight_seen) = watch::channel(Sight::default());
+        let (leader, leader_seen) = watch::channel(None);
+        let (stop, stopping) = watch::channel(false);
+        let leaving = Arc::<Leaving>::default();
         let log = Writer::spawn(wal, log_events(inbox.clone(), synced, failed))?;
 
         let first = first_index(&restored);
@@ -181,6 +220,9 @@ impl Opened {
             routes: peers.routes(),
             commits: commits_status,
             sight: sight_seen.clone(),
+            leader: leader_seen,
+            leaving: Arc::clone(&leaving),
+            election_timeout: config.tick * config.election_ticks_max,
             tick: config.tick,
             request_timeout: config.request_timeout,
             fsync: config.fsync,
@@ -192,6 +234,7 @@ impl Opened {
             log,
             peers,
             commits: commits.clone(),
+            leader,
             tick: config.tick,
         };
         let commits_task = CommitsTask {
@@ -203,7 +246,19 @@ impl Opened {
         };
 
         let mut owners = JoinSet::new();
-        let draining = owners.spawn(entries_task.run(stop)).id();
+        let draining = owners.spawn(entries_task.run(stopping)).id();
+        owners.spawn(heed(wish, Arc::clone(&leaving), stop));
+        owners.spawn(
+            Leaver {
+                leaving,
+                node: Arc::clone(&node),
+                inbox: inbox.clone(),
+                routes: shared.routes.clone(),
+                member: config.member.clone(),
+                limit: config.leave_timeout,
+            }
+            .run(),
+        );
         owners.spawn(commits_task.run());
         owners.spawn(feed_machine(
             config.state_machine.clone(),
@@ -214,6 +269,7 @@ impl Opened {
         owners.spawn(roster_link::run(
             config.member.clone(),
             Arc::clone(&node),
+            shared.commits.clone(),
             sight,
             inbox.clone(),
         ));
@@ -292,11 +348,18 @@ fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index)
         },
         restored,
     );
-    let promote_after = config.promote_after.as_nanos().div_ceil(config.tick.as_nanos());
+    let ticks = |time: Duration| {
+        u64::try_from(time.as_nanos().div_ceil(config.tick.as_nanos())).unwrap_or(u64::MAX)
+    };
     let policy = Policy {
         target_voters: config.target_voters,
         max_learners: config.max_learners,
-        promote_after_ticks: u64::try_from(promote_after).unwrap_or(u64::MAX),
+        min_voters: config.min_voters,
+        promote_after_ticks: ticks(config.promote_after),
+        dead_after_ticks: ticks(config.dead_after),
+        wish_ticks: ticks(ASK_EVERY * QUESTIONS_TO_FORGET),
+        settle_ticks: ticks(LEAVE_SETTLE),
+        silent_ticks: config.election_ticks_min,
     };
     DigestEntries::new(raft, &tail, first, Autopilot::new(policy))
 }

@@ -102,6 +102,8 @@ pub struct EntriesTask {
     pub peers: Peers,
     /// The second stage.
     pub commits: mpsc::Sender<CommitsEvent>,
+    /// Who leads, for those who pass requests on.
+    pub leader: watch::Sender<Option<NodeId>>,
     /// One tick of the core's time.
     pub tick: Duration,
 }
@@ -124,7 +126,10 @@ impl EntriesTask {
                     drained_by = Some(Instant::now() + DRAIN_TIMEOUT);
                     events.push(EntriesEvent::Drain);
                 }
-                _ = ticks.tick() => events.push(EntriesEvent::Tick),
+                _ = ticks.tick() => {
+                    events.push(EntriesEvent::Tick);
+                    self.peers.close_departed();
+                }
                 Ok(()) = self.synced.changed() => synced = true,
                 room = self.commits.reserve(), if !overflow.is_empty() => {
                     if let (Ok(room), Some(message)) = (room, overflow.pop_front()) {
@@ -196,11 +201,13 @@ impl EntriesTask {
             Event::RoleChanged { role, term, reason } => {
                 tracing::info!(?role, term = term.0, reason, "role changed");
             }
-            Event::LeaderChanged { leader: Some(leader), term } => {
-                tracing::info!(%leader, term = term.0, "leader known");
-            }
-            Event::LeaderChanged { leader: None, term } => {
-                tracing::info!(term = term.0, "leader lost");
+            Event::LeaderChanged { leader, term } => {
+                if let Some(leader) = leader {
+                    tracing::info!(%leader, term = term.0, "leader known");
+                } else {
+                    tracing::info!(term = term.0, "leader lost");
+                }
+                self.leader.send_replace(leader);
             }
             Event::MembershipChanged { membership, index } => {
                 tracing::info!(

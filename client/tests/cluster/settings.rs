@@ -6,11 +6,11 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::command_line::{ask, say};
 use crate::harness::cluster::{Cluster, QUICK};
 use crate::harness::process::Process;
 use crate::harness::program::Program;
 use crate::harness::wait::eventually;
+use crate::typed::{ask, say};
 
 #[test]
 fn what_is_in_effect_is_printed_with_its_source_and_starts_nothing() {
