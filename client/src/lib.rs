@@ -27,7 +27,7 @@
 //! | `leader`, `backoff` | which node to ask (pure), and when again (pure) |
 //! | `connections`, `discovery` | shared connections, the pinned cluster; other nodes' addresses |
 //! | `endpoints` | where the list of nodes comes from |
-//! | [`bench`] | load from many clients, measured |
+//! | [`mod@bench`] | load from many clients, measured |
 
 mod backoff;
 pub mod bench;
