@@ -26,7 +26,8 @@ const MOST_TRIES: u32 = 100;
 /// # Errors
 /// The keys to read could not be written.
 pub async fn run<T: Target>(plan: &Plan, targets: Vec<T>) -> Result<Report, Trouble> {
-    let targets = if plan.reads() { fill(plan.key_count, targets).await? } else { targets };
+    let filled = if plan.reads() { plan.key_count } else { 0 };
+    let targets = if plan.reads() { fill(filled, targets).await? } else { targets };
     let began = Instant::now();
     let begin = began + plan.warm_up();
     let end = plan.duration().map(|duration| begin + duration);
@@ -47,7 +48,8 @@ pub async fn run<T: Target>(plan: &Plan, targets: Vec<T>) -> Result<Report, Trou
         finished(ended);
     }
     let mut tally = run.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    let tally = std::mem::replace(&mut *tally, Tally::new(begin));
+    let mut tally = std::mem::replace(&mut *tally, Tally::new(begin));
+    tally.note(filled as u64);
     Ok(tally.report(plan.duration()))
 }
 
@@ -78,11 +80,19 @@ impl Run {
         }
     }
 
-    fn count(&self, request: Request, began: Instant, outcome: Result<(), Trouble>) -> Instant {
+    /// A request ended. Returns when.
+    fn ended(
+        &self,
+        request: Request,
+        began: Instant,
+        outcome: Result<(), Trouble>,
+        counts: bool,
+    ) -> Instant {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock: times must not go back.
         let now = Instant::now();
-        if now >= self.begin && self.end.is_none_or(|end| now < end) {
+        tally.note(u64::from(outcome.is_ok()));
+        if counts && now >= self.begin && self.end.is_none_or(|end| now < end) {
             tally.count(request, now, now - began, outcome);
         }
         now
@@ -101,7 +111,7 @@ impl<T: Target> Client<T> {
         while let Some(counts) = self.run.next(now) {
             let (request, outcome) = self.ask().await;
             let failed = outcome.is_err();
-            now = if counts { self.run.count(request, now, outcome) } else { Instant::now() };
+            now = self.run.ended(request, now, outcome, counts);
             if failed {
                 sleep(PAUSE).await;
                 now = Instant::now();

@@ -33,6 +33,8 @@ pub(super) struct Tally {
     errors: BTreeMap<Kind, (u64, String)>,
     /// When the last request ended.
     last: Instant,
+    /// Requests that succeeded, at whatever time.
+    total: u64,
 }
 
 impl Tally {
@@ -45,7 +47,13 @@ impl Tally {
             seconds: Vec::new(),
             errors: BTreeMap::new(),
             last: begin,
+            total: 0,
         }
+    }
+
+    /// Notes requests that succeeded, also those that are not measured.
+    pub(super) fn note(&mut self, succeeded: u64) {
+        self.total += succeeded;
     }
 
     /// Counts a request that ended at `now`.
@@ -81,12 +89,16 @@ impl Tally {
     pub(super) fn report(mut self, measured: Option<Duration>) -> Report {
         let measured = measured.unwrap_or(self.last - self.begin);
         self.close_second();
+        // Seconds without any request at the end are seconds, too.
+        let whole = usize::try_from(measured.as_secs()).unwrap_or_default();
+        self.seconds.resize(whole.max(self.seconds.len()), Second::default());
         Report {
             measured,
             puts: Latency::of(&self.puts),
             gets: Latency::of(&self.gets),
             errors: self.errors.into_iter().map(|(kind, (n, first))| (kind, n, first)).collect(),
             seconds: self.seconds,
+            total: self.total,
         }
     }
 

@@ -16,20 +16,20 @@ use crate::harness::program::Program;
 const SHORT: &str = "--timeout-ms=1500";
 
 /// What a run left.
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(super) struct Run {
+    pub(super) code: Option<i32>,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
 impl Run {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         assert_eq!(self.out.lines().count(), 1, "{}{}", self.out, self.err);
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
     }
 }
 
-fn client(directory: &Path, words: &[&str]) -> Run {
+pub(super) fn client(directory: &Path, words: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_raft-client"));
     command.env_clear().current_dir(directory).args(words).stdin(Stdio::null());
     let output = command.output().unwrap();
@@ -41,14 +41,14 @@ fn client(directory: &Path, words: &[&str]) -> Run {
 }
 
 /// Runs it against some nodes.
-fn ask(endpoints: &[Endpoint], words: &[&str]) -> Run {
+pub(super) fn ask(endpoints: &[Endpoint], words: &[&str]) -> Run {
     let list: Vec<_> = endpoints.iter().map(Endpoint::to_string).collect();
     let list = format!("--endpoints={}", list.join(","));
     client(Path::new("/"), &[&[list.as_str()], words].concat())
 }
 
 /// Runs it and expects success; what it prints, without the line end.
-fn say(endpoints: &[Endpoint], words: &[&str]) -> String {
+pub(super) fn say(endpoints: &[Endpoint], words: &[&str]) -> String {
     let run = ask(endpoints, words);
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{words:?}: {}", run.out);
     run.out.strip_suffix('\n').unwrap().to_owned()
