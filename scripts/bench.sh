@@ -256,7 +256,7 @@ table() {
         for (j = i; j > 1 && parts[j - 1] + 0 > parts[j] + 0; j--) { t = parts[j]; parts[j] = parts[j - 1]; parts[j - 1] = t }
       return n % 2 ? parts[(n + 1) / 2] + 0 : (parts[n / 2] + parts[n / 2 + 1]) / 2
     }
-    function of(system, kind, clients, connections, what) { return median(seen[system, kind, clients, connections, what]) }
+    function of(who, kind, clients, connections, what) { return median(seen[who, kind, clients, connections, what]) }
     FILENAME ~ /resident$/ { resident[$1] = resident[$1] " " $2; next }
     {
       for (i = 5; i <= 9; i++) seen[$1, $2, $3, $4, i] = seen[$1, $2, $3, $4, i] " " $i
@@ -264,31 +264,32 @@ table() {
     }
     END {
       if (against) {
-        print "| | clients | connections | etcd /s | ours /s | ratio | etcd p50, p99 ms | ours p50, p99 ms | p50 ratio | CPU µs/put: etcd | ours | ratio | of the load: etcd | ours |"
-        print "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        print "| | clients | connections | etcd /s | ours /s | ratio | etcd p50, p99 ms | ours p50, p99 ms | p50 ratio | etcd CPU µs | ours | ratio |"
+        print "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
       } else {
-        print "| | clients | connections | /s | p50, p99 ms | CPU µs/put | of the load |"
-        print "|---|---:|---:|---:|---:|---:|---:|"
+        print "| | clients | connections | ours /s | p50, p99 ms | CPU µs |"
+        print "|---|---:|---:|---:|---:|---:|"
       }
       n = split(cases, list, ",")
       for (c = 1; c < n; c++) {
         split(list[c], it, " ")
         kind = it[1]; clients = it[2]
-        system_to_suit = against ? "etcd" : "ours"
+        suited = against ? "etcd" : "ours"
         at = 1
-        if (clients >= 8 && of(system_to_suit, kind, clients, 8, 5) > of(system_to_suit, kind, clients, 1, 5)) at = 8
+        if (clients >= 8 && of(suited, kind, clients, 8, 5) > of(suited, kind, clients, 1, 5)) at = 8
         for (i = 5; i <= 9; i++) { o[i] = of("ours", kind, clients, at, i); e[i] = of("etcd", kind, clients, at, i) }
+        if (kind == "put") last = sprintf("%d clients: %.0f µs", clients, o[9]) (against ? sprintf(" (etcd: %.0f µs)", e[9]) : "")
         if (!against) {
-          printf "| %s | %d | %d | %.0f | %.2f, %.2f | %s | %.0f |\n", kind, clients, at, o[5], o[6] / 1000, o[7] / 1000,
-            kind == "put" ? sprintf("%.0f", o[8]) : "", o[9]
+          cpu = kind == "put" ? sprintf("%.0f", o[8]) : ""
+          printf "| %s | %d | %d | %.0f | %.2f, %.2f | %s |\n", kind, clients, at, o[5], o[6] / 1000, o[7] / 1000, cpu
           continue
         }
-        cpu = " | | "
-        if (kind == "put") cpu = sprintf("%.0f | %.0f | %.2f", e[8], o[8], o[8] / e[8])
-        printf "| %s | %d | %d | %.0f | %.0f | **%.2f** | %.2f, %.2f | %.2f, %.2f | %.2f | %s | %.0f | %.0f |\n", kind, clients, at,
-          e[5], o[5], o[5] / e[5], e[6] / 1000, e[7] / 1000, o[6] / 1000, o[7] / 1000, o[6] / e[6], cpu, e[9], o[9]
+        cpu = kind == "put" ? sprintf("%.0f | %.0f | %.2f", e[8], o[8], o[8] / e[8]) : " | | "
+        printf "| %s | %d | %d | %.0f | %.0f | **%.2f** | %.2f, %.2f | %.2f, %.2f | %.2f | %s |\n", kind, clients, at,
+          e[5], o[5], o[5] / e[5], e[6] / 1000, e[7] / 1000, o[6] / 1000, o[7] / 1000, o[6] / e[6], cpu
       }
       print ""
+      print "CPU is of all server processes, per put; the load itself used per put, at " last "."
       printf "Resident memory of all processes at the end of a turn: ours %.0f MiB", median(resident["ours"]) / 1024
       if (against) printf ", etcd %.0f MiB, ratio %.2f", median(resident["etcd"]) / 1024, median(resident["ours"]) / median(resident["etcd"])
       print "."
@@ -311,7 +312,7 @@ main() {
   done
   echo
   echo "Values of 16 bytes; $nodes nodes and the load on $(machine); load average before: $load."
-  echo "Ours: $("$bin/raft-client" --version)${against:+; etcd: $("$etcd" --version | head -n 1)}. Medians of $turns turns of $seconds s."
+  echo "Ours: $("$bin/raft-client" --version)${against:+; etcd: $("$etcd" --version | head -n 1)}. Medians of the turns: $turns, $seconds s each."
   echo
   table
 }
