@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use raft_client::Stamp;
 use raft_client::bench::{Aim, Plan};
+use raft_client::{DEFAULT_ENDPOINT, Endpoint, EndpointError, Stamp};
 
 use crate::output::Format;
 
@@ -124,6 +124,27 @@ pub(crate) enum Verb {
     },
     /// Who is there, as gossip and the configuration see it
     Members,
+    /// Have the leader hand leadership to NODE
+    Transfer {
+        /// Name, id or address of a voter, or how one of these begins [default: the voter that is best caught up]
+        node: Option<String>,
+    },
+    /// Have NODE become the leader, also where there is none: then it stands for election
+    Campaign {
+        /// Name, id or address of a voter, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
+    /// Have NODE leave the cluster, and its raft end; started again it comes back
+    Leave {
+        /// Name, id or address of a node, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
+    /// Exit with 0 if the processes of one node work, and else with 1; asks nobody but this node, for 2 s at most
+    Health {
+        /// The node's raft port
+        #[arg(long, value_name = "ENDPOINT", default_value = DEFAULT_ENDPOINT, value_parser = endpoint)]
+        endpoint: Endpoint,
+    },
     /// Make load with many clients and measure it
     #[command(after_help = AFTER_BENCH_HELP)]
     Bench(Bench),
@@ -158,11 +179,19 @@ impl Cli {
             | Verb::Query { .. }
             | Verb::Status { .. }
             | Verb::Members
-            | Verb::Bench(_) => {
+            | Verb::Bench(_)
+            | Verb::Health { .. }
+            | Verb::Transfer { .. }
+            | Verb::Campaign { .. }
+            | Verb::Leave { .. } => {
                 Err("--session and --sequence are for writes: PUT, DEL, INCR and submit".to_owned())
             }
         }
     }
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, EndpointError> {
+    text.parse()
 }
 
 fn cluster_id(text: &str) -> Result<u128, String> {
@@ -291,6 +320,7 @@ mod tests {
             &["DEL", "k", "--sequence", "1"],
             &["DEL", "k", "--session", "1", "--sequence", "0"],
             &["status", "--output", "xml"],
+            &["health", "--endpoint", "nonsense"],
         ] {
             let error = parse(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{words:?}: {error}");

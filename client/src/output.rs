@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use raft_client::{Answer, Endpoint, Error, MemberStatus, NodeStatus, Receipt, Stamp};
+use raft_client::{Answer, Endpoint, Error, LeaderHint, MemberStatus, NodeStatus, Receipt, Stamp};
 use serde_json::{Value, json};
 
 use crate::measure::Measured;
@@ -36,6 +36,9 @@ pub(crate) enum Report {
     Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
     Members(Vec<MemberStatus>),
     Measured(Box<Measured>),
+    Healthy,
+    Leads(LeaderHint),
+    Left { node: u64 },
 }
 
 impl Report {
@@ -74,6 +77,11 @@ impl Report {
             Self::Statuses(statuses) => table_of_statuses(statuses),
             Self::Members(members) => table_of_members(members),
             Self::Measured(measured) => measured.text(),
+            Self::Healthy => "healthy".to_owned(),
+            Self::Leads(leader) => {
+                format!("Success! {:016x} at {} leads", leader.node, leader.address)
+            }
+            Self::Left { node } => format!("Success! {node:016x} has left"),
         };
         text.into_bytes()
     }
@@ -105,6 +113,9 @@ impl Report {
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
             Self::Measured(measured) => measured.json(),
+            Self::Healthy => json!({ "healthy": true }),
+            Self::Leads(leader) => json!({ "leader": json_of_hint(leader) }),
+            Self::Left { node } => json!({ "left": format!("{node:016x}") }),
         }
     }
 }
@@ -179,11 +190,12 @@ fn json_of_bytes(
 
 fn json_of_status(status: &NodeStatus) -> Value {
     let mut value = json!(status);
-    value["leader"] = status.leader.as_ref().map_or(
-        Value::Null,
-        |leader| json!({ "id": format!("{:016x}", leader.node), "address": leader.address }),
-    );
+    value["leader"] = status.leader.as_ref().map_or(Value::Null, json_of_hint);
     value
+}
+
+fn json_of_hint(leader: &LeaderHint) -> Value {
+    json!({ "id": format!("{:016x}", leader.node), "address": leader.address })
 }
 
 fn json_of_one((endpoint, status): &(Endpoint, Result<NodeStatus, String>)) -> Value {
@@ -368,6 +380,7 @@ mod tests {
         for (failed, kind, exit_code) in [
             (Failure::Usage("no\n".to_owned()), "usage", 2),
             (Failure::NotFound { key: "k".to_owned(), read_index: 3 }, "not-found", 1),
+            (Failure::Unhealthy { reason: "r".to_owned() }, "unhealthy", 1),
             (Refusal::WindowFull.into(), "busy", 1),
             (Refusal::SessionExpired { session: 1 }.into(), "refused", 1),
             (Error::Unknown { waited, tried: tried(), stamp }.into(), "unknown", 3),

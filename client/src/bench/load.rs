@@ -172,3 +172,83 @@ fn finished<T>(ended: Result<T, tokio::task::JoinError>) -> T {
 fn seeded(client: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(client)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::Kind;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        plan: Plan,
+    }
+
+    fn plan(words: &[&str]) -> Plan {
+        Line::parse_from([&["test"], words].concat()).plan
+    }
+
+    /// Has keys only once they are written, and fails each tenth request.
+    struct Fake {
+        asked: Arc<AtomicU64>,
+        written: Arc<Mutex<std::collections::BTreeSet<usize>>>,
+    }
+
+    impl Fake {
+        async fn answer(&self) -> Result<(), Trouble> {
+            tokio::task::yield_now().await;
+            match self.asked.fetch_add(1, Ordering::Relaxed) % 10 {
+                9 => Err(Trouble::new(Kind::Busy, &"the tenth")),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    impl Target for Fake {
+        async fn put(&mut self, key: usize) -> Result<(), Trouble> {
+            self.answer().await?;
+            self.written.lock().unwrap().insert(key);
+            Ok(())
+        }
+
+        async fn get(&mut self, key: usize) -> Result<(), Trouble> {
+            assert!(self.written.lock().unwrap().contains(&key), "read before it was written");
+            self.answer().await
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_requests_are_made_as_were_asked_for() {
+        for (words, reads) in [(&["--read-share=0.5"][..], true), (&[], false)] {
+            let counted = ["--warm-up-s=0", "--operations=500", "--clients=7", "--key-count=30"];
+            let plan = plan(&[&counted[..], words].concat());
+            let (asked, written) = (Arc::default(), Arc::default());
+            let fake = |_| Fake { asked: Arc::clone(&asked), written: Arc::clone(&written) };
+            let report = run(&plan, (0..plan.clients).map(fake).collect()).await.unwrap();
+            let succeeded = report.puts.count + report.gets.count;
+            assert_eq!(succeeded + report.error_count(), 500);
+            assert_eq!(report.gets.count > 0, reads);
+            assert!(report.error_count().abs_diff(50) <= 5, "{report:?}");
+            assert_eq!(report.total, succeeded + if reads { 30 } else { 0 });
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_of_keys_that_cannot_be_written_are_not_measured() {
+        struct Deaf;
+        impl Target for Deaf {
+            async fn put(&mut self, _key: usize) -> Result<(), Trouble> {
+                Err(Trouble::new(Kind::Refused, &"never"))
+            }
+
+            async fn get(&mut self, _key: usize) -> Result<(), Trouble> {
+                panic!("nothing to read");
+            }
+        }
+        let plan = plan(&["--read-share=1", "--clients=1"]);
+        let trouble = run(&plan, vec![Deaf]).await.unwrap_err();
+        assert_eq!(trouble, Trouble::new(Kind::Refused, &"never"));
+    }
+}

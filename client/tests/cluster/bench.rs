@@ -5,9 +5,9 @@ use std::path::Path;
 use raft::rpc::client::NodeStatus;
 use serde_json::Value;
 
-use crate::command_line::{ask, client, say};
 use crate::harness::cluster::{Cluster, QUICK};
 use crate::harness::program::Program;
+use crate::typed::{ask, client, say};
 
 const SMALL: [&str; 6] =
     ["bench", "--output=json", "--warm-up-s=0", "--clients=8", "--connections=3", "--key-count=20"];
