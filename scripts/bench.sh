@@ -68,7 +68,7 @@ clean_up() {
 
 build() {
   cargo build --release --locked -p member -p raft -p raft-client -p state-machine
-  [[ -z $against ]] || cargo build --release --locked --manifest-path scripts/etcd-bench/Cargo.toml --target-dir "$target"
+  [[ -z $against ]] || cargo build --release --manifest-path scripts/etcd-bench/Cargo.toml --target-dir "$target"
 }
 
 start_ours() {

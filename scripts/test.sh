@@ -111,9 +111,10 @@ if [[ -z $quick ]]; then
   stage documentation documentation
   stage dependencies dependencies
   stage smoke scripts/smoke.sh
+  stage etcd-bench etcd_bench
   stage containers containers
 else
-  for name in documentation dependencies smoke containers; do skip "$name" "--quick"; done
+  for name in documentation dependencies smoke etcd-bench containers; do skip "$name" "--quick"; done
 fi
 
 printf '\n'
