@@ -22,10 +22,13 @@
 #   MEMBER_FLAGS, STATE_MACHINE_FLAGS, RAFT_FLAGS       more flags, separated by spaces
 #   LOG            stderr: the processes write to the supervisor's standard error, and log/ is not used
 #   GRACE_S        time that a process has to stop after SIGTERM; then SIGKILL                 [10]
-#   RAFT_GRACE_S   the same for raft, which may have to leave the cluster first                [$GRACE_S]
+#   RAFT_GRACE_S   the same for raft; with --leave-on-terminate its --leave-timeout-ms and a few s more  [$GRACE_S]
 #
 # A dead process is started again after 100 ms, doubling to 5 s, and from 100 ms again once it has lived for 10 s. Exit
-# codes that a restart cannot mend (2, 11, 12, 13) end that process for good; the others run on without it.
+# codes that a restart cannot mend (2, 11, 12, 13) end that process for good; the others run on without it. A raft that has
+# left its cluster (`raft-client leave`; the file raft/left in DIR says so) stays down until `release` or the next `run`.
+#
+# HUP ends the node as TERM does. To have one process read its log filter again: kill -HUP "$(cut -d' ' -f1 DIR/run/PROCESS.pid)"
 set -uo pipefail
 
 readonly PROCESSES=(member state-machine raft)
@@ -33,6 +36,8 @@ readonly FIRST_DELAY_MS=100 LONGEST_DELAY_MS=5000 STABLE_S=10
 # Raft hands over what it holds and syncs, the machine flushes.
 readonly GRACE_S=${GRACE_S:-10}
 readonly RAFT_GRACE_S=${RAFT_GRACE_S:-$GRACE_S}
+# Time for what SIGKILL ends.
+readonly KILL_S=10
 
 fail() {
   echo "node.sh: $*" >&2
@@ -119,7 +124,7 @@ end() { # PROCESS
   await_end "$1" "$grace_s" && return
   echo "node.sh: $1 (pid $pid) did not stop within $grace_s s: killed"
   kill -KILL "$pid" 2>/dev/null
-  await_end "$1" "$GRACE_S"
+  await_end "$1" "$KILL_S"
 }
 
 end_processes() {
@@ -204,6 +209,9 @@ ended() { # PROCESS CODE
   echo "$code" >"$run/$process.exit"
   if [[ -e $run/$process.down ]]; then
     say "$process: down until it is released"
+  elif [[ $process == raft && $code == 0 && -e $dir/raft/left ]]; then
+    : >"$run/raft.down"
+    say "raft: has left its cluster: down until it is released"
   elif restart_is_vain "$code"; then
     say "$process: exit code $code, $(meaning "$code"): not started again$(see_log "$process")"
     failure=$code
@@ -323,7 +331,7 @@ stop() {
   local pid
   if pid=$(pid_of node); then
     kill -TERM "$pid" 2>/dev/null
-    await_end node $((RAFT_GRACE_S + GRACE_S * 5 + 5)) || kill -KILL "$pid" 2>/dev/null
+    await_end node $((RAFT_GRACE_S + GRACE_S * 2 + KILL_S * 3 + 5)) || kill -KILL "$pid" 2>/dev/null
   fi
   end_processes # what a killed supervisor left
   rm -f "$run"/*.pid
@@ -343,7 +351,7 @@ kill_node() {
   done
   ((${#targets[@]} > 0)) || fail "$dir: nothing runs"
   kill -KILL "${targets[@]}"
-  for process in node "${PROCESSES[@]}"; do await_end "$process" "$GRACE_S"; done
+  for process in node "${PROCESSES[@]}"; do await_end "$process" "$KILL_S"; done
 }
 
 mark() { # PROCESS MARK

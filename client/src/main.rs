@@ -2,6 +2,8 @@
 
 mod cli;
 mod health;
+mod measure;
+mod naming;
 mod output;
 mod run;
 

@@ -8,9 +8,10 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use raft_client::{Answer, Endpoint, Error, MemberStatus, NodeStatus, Receipt, Stamp};
+use raft_client::{Answer, Endpoint, Error, LeaderHint, MemberStatus, NodeStatus, Receipt, Stamp};
 use serde_json::{Value, json};
 
+use crate::measure::Measured;
 use crate::run::Failure;
 
 /// For whom to print.
@@ -34,7 +35,10 @@ pub(crate) enum Report {
     Status(Box<NodeStatus>),
     Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
     Members(Vec<MemberStatus>),
+    Measured(Box<Measured>),
     Healthy,
+    Leads(LeaderHint),
+    Left { node: u64 },
 }
 
 impl Report {
@@ -72,7 +76,12 @@ impl Report {
             Self::Status(status) => lines_of(status),
             Self::Statuses(statuses) => table_of_statuses(statuses),
             Self::Members(members) => table_of_members(members),
+            Self::Measured(measured) => measured.text(),
             Self::Healthy => "healthy".to_owned(),
+            Self::Leads(leader) => {
+                format!("Success! {:016x} at {} leads", leader.node, leader.address)
+            }
+            Self::Left { node } => format!("Success! {node:016x} has left"),
         };
         text.into_bytes()
     }
@@ -103,7 +112,10 @@ impl Report {
             Self::Status(status) => json_of_status(status),
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
+            Self::Measured(measured) => measured.json(),
             Self::Healthy => json!({ "healthy": true }),
+            Self::Leads(leader) => json!({ "leader": json_of_hint(leader) }),
+            Self::Left { node } => json!({ "left": format!("{node:016x}") }),
         }
     }
 }
@@ -120,6 +132,10 @@ pub(crate) fn explain_json(failure: &Failure) -> String {
         object["key"] = json!(key);
         object["value"] = Value::Null;
         object["read_index"] = json!(read_index);
+    }
+    if let Failure::Election(measured) = failure {
+        object["message"] = json!(format!("an election happened: {}", measured.terms()));
+        object["measured"] = measured.json();
     }
     if let Failure::Request(Error::CommittedNotApplied { index, .. }) = failure {
         object["index"] = json!(index);
@@ -174,11 +190,12 @@ fn json_of_bytes(
 
 fn json_of_status(status: &NodeStatus) -> Value {
     let mut value = json!(status);
-    value["leader"] = status.leader.as_ref().map_or(
-        Value::Null,
-        |leader| json!({ "id": format!("{:016x}", leader.node), "address": leader.address }),
-    );
+    value["leader"] = status.leader.as_ref().map_or(Value::Null, json_of_hint);
     value
+}
+
+fn json_of_hint(leader: &LeaderHint) -> Value {
+    json!({ "id": format!("{:016x}", leader.node), "address": leader.address })
 }
 
 fn json_of_one((endpoint, status): &(Endpoint, Result<NodeStatus, String>)) -> Value {

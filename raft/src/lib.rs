@@ -22,6 +22,7 @@ pub mod entries;
 pub mod forward;
 pub mod identity;
 pub mod inbound;
+pub mod leaving;
 pub mod machine_link;
 pub mod node;
 pub mod peers;

@@ -83,6 +83,14 @@ impl Node {
         self.with_data_dir(DataDir::finish_founding)
     }
 
+    /// The node is out of its cluster; see [`DataDir::note_left`].
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn note_left(&self) -> Result<(), IdentityError> {
+        self.with_data_dir(|data_dir| data_dir.note_left())
+    }
+
     fn with_data_dir<T>(&self, act: impl FnOnce(&mut DataDir) -> T) -> T {
         act(&mut self.data_dir.lock().expect("no holder of this lock panics"))
     }

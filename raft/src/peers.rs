@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -31,6 +31,9 @@ const QUEUE_FORWARDS: usize = 4096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that does not answer for this long is treated as gone: we connect anew.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The link to a node that is no longer in the configuration stays open for this long, so that the node hears that it is out,
+/// and answers what it was asked.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How to reach a peer for other than the core's purposes.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ struct PeerLink {
     envelopes: mpsc::Sender<Envelope>,
     forwards: mpsc::Sender<ForwardItem>,
     address: watch::Sender<String>,
+    /// Set while the node is not in the configuration: until when the link stays.
+    departed: Option<Instant>,
     task: JoinHandle<()>,
 }
 
@@ -111,10 +116,16 @@ impl Peers {
         for (id, info) in self.membership.nodes.iter().filter(|(id, _)| **id != ours) {
             wanted.insert(*id, self.gossiped.get(id).unwrap_or(&info.raft_address).clone());
         }
-        self.links.retain(|id, _| wanted.contains_key(id));
+        let now = Instant::now();
+        for (id, link) in &mut self.links {
+            if !wanted.contains_key(id) {
+                link.departed.get_or_insert(now + FAREWELL);
+            }
+        }
         for (id, address) in wanted {
-            match self.links.get(&id) {
+            match self.links.get_mut(&id) {
                 Some(link) => {
+                    link.departed = None;
                     link.address.send_if_modified(|known| {
                         let changed = *known != address;
                         *known = address;
@@ -126,6 +137,20 @@ impl Peers {
                 }
             }
         }
+        self.publish_routes();
+    }
+
+    /// Closes the links to those who have left some time ago.
+    pub fn close_departed(&mut self) {
+        let now = Instant::now();
+        let before = self.links.len();
+        self.links.retain(|_, link| link.departed.is_none_or(|until| now < until));
+        if self.links.len() != before {
+            self.publish_routes();
+        }
+    }
+
+    fn publish_routes(&self) {
         let route = |(id, link): (&NodeId, &PeerLink)| {
             let address = link.address.borrow().clone();
             (*id, Route { address, forwards: link.forwards.clone() })
@@ -145,7 +170,7 @@ impl Peers {
             forwarding,
             inbox: self.inbox.clone(),
         };
-        PeerLink { envelopes, forwards, address, task: tokio::spawn(task.run()) }
+        PeerLink { envelopes, forwards, address, departed: None, task: tokio::spawn(task.run()) }
     }
 }
 
@@ -230,7 +255,8 @@ impl Task {
                 }
                 Some(()) = forwards.next() => {}
                 _ = self.forwarding.recv_many(&mut items, forward::BATCH_ITEMS) => {
-                    for batch in forward::batches(items.drain(..)) {
+                    let wanted = items.drain(..).filter(|item| !item.is_abandoned());
+                    for batch in forward::batches(wanted) {
                         forwards.push(forward::pass_on(client.clone(), batch));
                     }
                 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
-use crate::config::{Bootstrap, Config, ConfigError};
+use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use crate::identity::{DataDir, IdentityError};
+use crate::leaving::{ASK_EVERY, Leaver, Leaving};
 use crate::machine_link::{self, Feeder};
 use crate::node::Node;
 use crate::peers::Peers;
@@ -23,7 +24,7 @@ use crate::roster::{Autopilot, Policy};
 use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
-use crate::tasks::{CommitsTask, EntriesTask, QUEUE_EVENTS, Synced, log_events};
+use crate::tasks::{CommitsTask, EntriesTask, LogFailure, QUEUE_EVENTS, Synced, log_events};
 use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
@@ -38,15 +39,16 @@ const MAX_UNCOMMITTED_BYTES: usize = 64 * 1024 * 1024;
 const LINK_LOST_TICKS_MAX: u32 = 3;
 /// Payloads that are read at start, in bytes: enough for followers that are a little behind. The rest is read when asked for.
 const TAIL_BYTES: usize = 4 * 1024 * 1024;
+/// The wish to leave is forgotten after so many questions that did not come.
+const QUESTIONS_TO_FORGET: u32 = 10;
+/// Those who want to leave within this time of each other leave together.
+const LEAVE_SETTLE: Duration = Duration::from_millis(300);
 /// Calls that wait for the link to the state machine.
 const QUEUE_CALLS: usize = 64;
 
 /// Why the process ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The settings.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The data directory.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -57,7 +59,7 @@ pub enum RunError {
     #[error(
         "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
     )]
-    LogFailed(String),
+    LogFailed(#[from] LogFailure),
     /// The port.
     #[error("{0}; is another raft running there? choose another --port-base or --raft-port")]
     Listen(io::Error),
@@ -81,7 +83,6 @@ impl RunError {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
             Self::Listen(_) => 3,
             Self::Identity(IdentityError::Io { .. } | IdentityError::Locked { .. })
             | Self::Log(OpenError::Locked { .. }) => 4,
@@ -94,7 +95,8 @@ impl RunError {
                 OpenError::Damaged(_)
                 | OpenError::UnknownVersion { .. }
                 | OpenError::Unreadable(ReadError::Damaged(_)),
-            ) => 11,
+            )
+            | Self::LogFailed(LogFailure::Read(ReadError::Damaged(_))) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,
@@ -112,18 +114,49 @@ impl RunError {
     }
 }
 
-/// Runs until `stop` becomes true, then drains and syncs.
+/// What the process was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// To run.
+    #[default]
+    Run,
+    /// To leave the cluster, or else to stop as a member of it.
+    Leave,
+    /// To stop.
+    Stop,
+}
+
+/// Runs until it is told to end, or until an operator has made it leave; then drains and syncs.
 ///
 /// # Errors
 /// See [`RunError`]. Nothing that was acknowledged is lost by any of them.
-pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+pub async fn run(config: Config, wish: watch::Receiver<Wish>) -> Result<(), RunError> {
     let opened = Opened::open(config).await?;
     let (failed, failures) = mpsc::channel(1);
     let port = opened.port;
     let config = opened.config.clone();
-    let (owners, draining) = opened.start(failed, stop)?;
+    let (owners, draining) = opened.start(failed, wish)?;
     announce(&config, port)?;
     attend(owners, draining, failures).await
+}
+
+/// Tells the first stage to stop when it is time.
+async fn heed(mut wish: watch::Receiver<Wish>, leaving: Arc<Leaving>, stop: watch::Sender<bool>) {
+    let told = async {
+        let first = wish.wait_for(|wish| *wish != Wish::Run).await.map(|wish| *wish);
+        if first.is_ok_and(|wish| wish == Wish::Leave) {
+            leaving.begin();
+            tokio::select! {
+                _outcome = leaving.outcome() => {}
+                _second = wish.wait_for(|wish| *wish == Wish::Stop) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        () = leaving.left() => {}
+    }
+    stop.send_replace(true);
 }
 
 /// Everything that can fail at start, done.
@@ -161,8 +194,8 @@ impl Opened {
     /// ends last when the process is told to stop.
     fn start(
         self,
-        failed: mpsc::Sender<String>,
-        stop: watch::Receiver<bool>,
+        failed: mpsc::Sender<LogFailure>,
+        wish: watch::Receiver<Wish>,
     ) -> io::Result<(JoinSet<()>, task::Id)> {
         let Self { config, node, founding, wal, restored, listener, .. } = self;
         let (inbox, inbox_events) = mpsc::channel(QUEUE_EVENTS);
@@ -170,6 +203,9 @@ impl Opened {
         let (calls, calls_queue) = mpsc::channel(QUEUE_CALLS);
         let (synced, synced_seen) = watch::channel(Synced::default());
         let (sight, sight_seen) = watch::channel(Sight::default());
+        let (leader, leader_seen) = watch::channel(None);
+        let (stop, stopping) = watch::channel(false);
+        let leaving = Arc::<Leaving>::default();
         let log = Writer::spawn(wal, log_events(inbox.clone(), synced, failed))?;
 
         let first = first_index(&restored);
@@ -184,6 +220,9 @@ impl Opened {
             routes: peers.routes(),
             commits: commits_status,
             sight: sight_seen.clone(),
+            leader: leader_seen,
+            leaving: Arc::clone(&leaving),
+            election_timeout: config.tick * config.election_ticks_max,
             tick: config.tick,
             request_timeout: config.request_timeout,
             fsync: config.fsync,
@@ -195,6 +234,7 @@ impl Opened {
             log,
             peers,
             commits: commits.clone(),
+            leader,
             tick: config.tick,
         };
         let commits_task = CommitsTask {
@@ -206,7 +246,19 @@ impl Opened {
         };
 
         let mut owners = JoinSet::new();
-        let draining = owners.spawn(entries_task.run(stop)).id();
+        let draining = owners.spawn(entries_task.run(stopping)).id();
+        owners.spawn(heed(wish, Arc::clone(&leaving), stop));
+        owners.spawn(
+            Leaver {
+                leaving,
+                node: Arc::clone(&node),
+                inbox: inbox.clone(),
+                routes: shared.routes.clone(),
+                member: config.member.clone(),
+                limit: config.leave_timeout,
+            }
+            .run(),
+        );
         owners.spawn(commits_task.run());
         owners.spawn(feed_machine(
             config.state_machine.clone(),
@@ -232,13 +284,13 @@ impl Opened {
 async fn attend(
     mut owners: JoinSet<()>,
     draining: task::Id,
-    mut failures: mpsc::Receiver<String>,
+    mut failures: mpsc::Receiver<LogFailure>,
 ) -> Result<(), RunError> {
     loop {
         tokio::select! {
             // A failed last sync is told before the task that waited for it ends: then both are ready.
             biased;
-            Some(reason) = failures.recv() => return Err(RunError::LogFailed(reason)),
+            Some(failure) = failures.recv() => return Err(failure.into()),
             Some(ended) = owners.join_next_with_id() => match ended {
                 Ok((task, ())) if task == draining => return Ok(()),
                 Ok(_) => {}
@@ -295,11 +347,18 @@ fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index)
         },
         restored,
     );
-    let promote_after = config.promote_after.as_nanos().div_ceil(config.tick.as_nanos());
+    let ticks = |time: Duration| {
+        u64::try_from(time.as_nanos().div_ceil(config.tick.as_nanos())).unwrap_or(u64::MAX)
+    };
     let policy = Policy {
         target_voters: config.target_voters,
         max_learners: config.max_learners,
-        promote_after_ticks: u64::try_from(promote_after).unwrap_or(u64::MAX),
+        min_voters: config.min_voters,
+        promote_after_ticks: ticks(config.promote_after),
+        dead_after_ticks: ticks(config.dead_after),
+        wish_ticks: ticks(ASK_EVERY * QUESTIONS_TO_FORGET),
+        settle_ticks: ticks(LEAVE_SETTLE),
+        silent_ticks: config.election_ticks_min,
     };
     DigestEntries::new(raft, &tail, first, Autopilot::new(policy))
 }
@@ -406,18 +465,20 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use state_machine::startup;
 
     use super::*;
     use crate::config::Settings;
     use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
+    use crate::wal::{Damage, WriteError};
 
     #[tokio::test]
     async fn a_failed_last_sync_is_no_clean_stop() {
         for _ in 0..64 {
             let (failed, failures) = mpsc::channel(1);
             let mut owners = JoinSet::new();
-            let draining = owners.spawn(async move { failed.try_send("EIO".to_owned()).unwrap() });
+            let draining =
+                owners.spawn(async move { failed.try_send(WriteError::Panicked.into()).unwrap() });
             let draining = draining.id();
             task::yield_now().await;
             let end = attend(owners, draining, failures).await;
@@ -425,10 +486,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn damage_found_while_running_is_told_from_a_failed_write() {
+        let damage = Damage {
+            file: "segment".into(),
+            offset: 512,
+            what: "a wrong checksum".to_owned(),
+            affected: "entries 7 to 9".to_owned(),
+        };
+        for (failure, code) in [
+            (LogFailure::Read(ReadError::Damaged(damage)), 11),
+            (LogFailure::Read(ReadError::Stopped), 13),
+            (LogFailure::Write(WriteError::Stopped), 13),
+            (LogFailure::TooSlow, 13),
+        ] {
+            let error = RunError::from(failure);
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
+
     fn config(data_dir: &Path) -> Config {
         let data_dir = data_dir.to_str().unwrap();
         let flags = ["raft", "--data-dir", data_dir, "--port-base", "0"];
-        Settings::try_parse_from(flags).unwrap().check().unwrap()
+        startup::load::<Settings>(flags).unwrap().config
     }
 
     #[tokio::test]

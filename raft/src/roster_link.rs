@@ -134,11 +134,18 @@ impl Link {
             role: "raft".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        match client.set_tags(deadline(CALL_TIMEOUT), tags).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("the member daemon refuses our registration: {error}")),
-            Err(error) => Err(format!("the member daemon does not answer: {error}")),
-        }
+        let silent = |error| format!("the member daemon does not answer: {error}");
+        client
+            .set_tags(deadline(CALL_TIMEOUT), tags)
+            .await
+            .map_err(silent)?
+            .map_err(|error| format!("the member daemon refuses our registration: {error}"))?;
+        // A node that has left comes back by being started again; its daemon may have run all the time.
+        client
+            .join(deadline(CALL_TIMEOUT), Vec::new())
+            .await
+            .map_err(silent)?
+            .map_err(|error| format!("the member daemon does not come back: {error}"))
     }
 
     async fn publish(&self, view: &View) {
@@ -190,6 +197,8 @@ fn candidates(view: &View, ours: Option<u128>) -> Vec<Candidate> {
             node,
             cluster: member.tags.cluster,
             alive: member.state == State::Alive && !member.tags.raft_address.is_empty(),
+            left: member.state == State::Left,
+            detached: false,
             info: NodeInfo {
                 name: member.name.clone(),
                 raft_address: member.tags.raft_address.clone(),

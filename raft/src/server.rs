@@ -1,6 +1,7 @@
 //! The raft port: lets connections in and serves both contracts. Handlers translate and enqueue, nothing else.
 
 mod client_service;
+mod operations;
 mod peer_service;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::consensus::NodeId;
 use crate::inbound::{GRACE, Inbound};
+use crate::leaving::Leaving;
 use crate::node::Node;
 use crate::peers::Routes;
 use crate::pipeline::digest_commits::CommitsStatus;
@@ -37,6 +39,12 @@ pub struct Shared {
     pub commits: watch::Receiver<CommitsStatus>,
     /// What gossip sees.
     pub sight: watch::Receiver<Sight>,
+    /// Who leads, as far as this node knows.
+    pub leader: watch::Receiver<Option<NodeId>>,
+    /// Whether this node is to leave.
+    pub leaving: Arc<Leaving>,
+    /// How long a request that found no leader waits for one: as long as an election may take.
+    pub election_timeout: Duration,
     /// Unit of the stages' time.
     pub tick: Duration,
     /// Longest wait of a request here.
@@ -188,6 +196,9 @@ mod tests {
             routes: watch::channel(Routes::default()).1,
             commits: watch::channel(status).1,
             sight: watch::channel(Sight::default()).1,
+            leader: watch::channel(None).1,
+            leaving: Arc::default(),
+            election_timeout: Duration::from_millis(600),
             tick: Duration::from_millis(10),
             request_timeout: Duration::from_secs(2),
             fsync: true,

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use raft_client::{Endpoint, MAX_COMMAND_BYTES};
 use rustix::process::Signal;
@@ -11,48 +10,10 @@ use serde_json::{Value, json};
 use crate::harness::caller::Caller;
 use crate::harness::cluster::{Cluster, QUICK};
 use crate::harness::program::Program;
+use crate::typed::{ask, client, say};
 
 /// Long enough for a process to start and connect on a busy machine, short enough to be waited out.
 const SHORT: &str = "--timeout-ms=1500";
-
-/// What a run left.
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        assert_eq!(self.out.lines().count(), 1, "{}{}", self.out, self.err);
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
-    }
-}
-
-fn client(directory: &Path, words: &[&str]) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_raft-client"));
-    command.env_clear().current_dir(directory).args(words).stdin(Stdio::null());
-    let output = command.output().unwrap();
-    Run {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// Runs it against some nodes.
-fn ask(endpoints: &[Endpoint], words: &[&str]) -> Run {
-    let list: Vec<_> = endpoints.iter().map(Endpoint::to_string).collect();
-    let list = format!("--endpoints={}", list.join(","));
-    client(Path::new("/"), &[&[list.as_str()], words].concat())
-}
-
-/// Runs it and expects success; what it prints, without the line end.
-fn say(endpoints: &[Endpoint], words: &[&str]) -> String {
-    let run = ask(endpoints, words);
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{words:?}: {}", run.out);
-    run.out.strip_suffix('\n').unwrap().to_owned()
-}
 
 #[tokio::test]
 async fn the_line_that_people_know_works_to_the_letter() {

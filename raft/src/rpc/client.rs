@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tarpc::client::NewClient;
 
+use super::operation::{Operate, Operated, OperationError};
 use super::wire::{self, Endpoint, Hello, HelloError, Io, Service};
 
 /// Most bytes of one command or query, without its header.
@@ -31,6 +32,8 @@ pub trait ClientService {
     async fn status() -> NodeStatus;
     /// Members as gossip sees them, joined with the configuration. Never waits for others.
     async fn members() -> Vec<MemberStatus>;
+    /// Fulfils an operator's wish, as far as it can be, and waits for what came of it.
+    async fn operate(request: Operate) -> Result<Operated, OperationError>;
 }
 
 /// Asks for a session.

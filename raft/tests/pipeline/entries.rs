@@ -29,7 +29,16 @@ fn stage(log_cache_bytes: usize) -> DigestEntries {
         log_cache_bytes,
         max_uncommitted_bytes: 64 * 1024 * 1024,
     };
-    let policy = Policy { target_voters: 5, max_learners: 20, promote_after_ticks: 10 };
+    let policy = Policy {
+        target_voters: 5,
+        max_learners: 20,
+        min_voters: 3,
+        promote_after_ticks: 10,
+        dead_after_ticks: 3_000,
+        wish_ticks: 200,
+        settle_ticks: 30,
+        silent_ticks: 30,
+    };
     let raft = Raft::new(config, Restored::default());
     DigestEntries::new(raft, &[], Index(1), Autopilot::new(policy))
 }

@@ -127,6 +127,11 @@ impl Node {
         self.take(program).exit_code().await
     }
 
+    /// Waits until a process ends by itself; its exit code.
+    pub(crate) async fn ended(&mut self, program: Program) -> Option<i32> {
+        self.take(program).exit_code().await
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, program: Program, signal: Signal) {
         self.processes.get(&program).expect("it was started").signal(signal);
