@@ -26,7 +26,7 @@ use crate::options::Options;
 use crate::verdict::{Certainty, Failure, GivenUp, History, Next};
 
 /// An attempt ends after this many times the patience of one, so that few of them are open at once.
-const LONGEST_ATTEMPT: u32 = 5;
+const LONGEST_ATTEMPT: u32 = 10;
 
 /// Whether an attempt that stays silent is joined by another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

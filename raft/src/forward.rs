@@ -63,9 +63,9 @@ impl ForwardItem {
     }
 
     /// This node's wish to leave, to be answered until `due`.
-    pub fn leave(request: Forward, due: Instant) -> (Self, oneshot::Receiver<LeaveResult>) {
+    pub fn leave(due: Instant) -> (Self, oneshot::Receiver<LeaveResult>) {
         let (caller, answer) = oneshot::channel();
-        (Self { request, due, caller: Caller::Leave(caller) }, answer)
+        (Self { request: Forward::Leave, due, caller: Caller::Leave(caller) }, answer)
     }
 
     /// Whether nobody waits for the answer any more: then it need not be sent.
@@ -78,6 +78,12 @@ impl ForwardItem {
         }
     }
 
+    /// Answers a command as the other node would.
+    #[cfg(test)]
+    pub(crate) fn answer_for_tests(self, result: SubmitResult) {
+        self.caller.answer(Ok(Forwarded::Submit(result)));
+    }
+
     /// Nothing was sent.
     pub fn refuse(self) {
         self.caller.answer(Err(Failure::NotSent));
@@ -87,7 +93,7 @@ impl ForwardItem {
         match &self.request {
             Forward::Submit { command, .. } => command.len(),
             Forward::Query { query, .. } => query.len(),
-            Forward::OpenSession { .. } | Forward::Operate { .. } | Forward::Leave { .. } => 0,
+            Forward::OpenSession { .. } | Forward::Operate { .. } | Forward::Leave => 0,
         }
     }
 }
@@ -248,7 +254,10 @@ mod tests {
     fn sequences(batch: &[ForwardItem]) -> Vec<u64> {
         let sequence = |item: &ForwardItem| match item.request {
             Forward::Submit { sequence, .. } => sequence,
-            _ => panic!("not a command"),
+            Forward::OpenSession { .. }
+            | Forward::Query { .. }
+            | Forward::Operate { .. }
+            | Forward::Leave => panic!("not a command"),
         };
         batch.iter().map(sequence).collect()
     }

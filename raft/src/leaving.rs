@@ -19,7 +19,7 @@ use crate::node::Node;
 use crate::peers::Routes;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::operation::OperationError;
-use crate::rpc::peer::{Forward, LeaveAnswer};
+use crate::rpc::peer::LeaveAnswer;
 
 /// Between two questions to the leader, which forgets a wish that is not repeated for some of these.
 pub const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -167,9 +167,8 @@ impl Leaver {
         let routes = Arc::clone(&self.routes.borrow());
         let any = || routes.values().cycle().nth(turn);
         let route = status.leader.and_then(|leader| routes.get(&leader)).or_else(any);
-        let request = Forward::Leave { node: self.node.id.0 };
-        let (item, answer) = ForwardItem::leave(request, Instant::now() + ANSWER_TIMEOUT);
-        if !route.is_some_and(|route| route.forwards.try_send(item).is_ok()) {
+        let (item, answer) = ForwardItem::leave(Instant::now() + ANSWER_TIMEOUT);
+        if route.is_none_or(|route| route.forwards.try_send(item).is_err()) {
             return Err(OperationError::NotLeader { hint: None });
         }
         let lost = |reason: &str| OperationError::Unknown { reason: reason.to_owned() };

@@ -269,6 +269,7 @@ impl Opened {
         owners.spawn(roster_link::run(
             config.member.clone(),
             Arc::clone(&node),
+            shared.commits.clone(),
             sight,
             inbox.clone(),
         ));

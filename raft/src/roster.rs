@@ -53,6 +53,9 @@ pub struct Policy {
     pub silent_ticks: u32,
 }
 
+/// Most wishes to leave that are remembered; whoever comes later has to ask again.
+const MAX_WISHES: usize = 256;
+
 /// Since when a node wants to leave, and when it said so last, in ticks.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
@@ -84,8 +87,10 @@ impl Autopilot {
 
     /// A node wants to leave, and asks this leader. `now` is in ticks.
     pub fn leave(&mut self, node: NodeId, status: &Status, now: u64) -> LeaveAnswer {
-        let wish = self.wishes.entry(node).or_insert(Wish { first: now, latest: now });
-        wish.latest = now;
+        if self.wishes.len() < MAX_WISHES || self.wishes.contains_key(&node) {
+            let wish = self.wishes.entry(node).or_insert(Wish { first: now, latest: now });
+            wish.latest = now;
+        }
         let is_settled = status.leader_ready && status.membership_committed;
         if is_settled && !status.membership.contains(node) {
             return LeaveAnswer::Out { index: status.membership_index.0 };
@@ -402,7 +407,8 @@ mod tests {
     #[test]
     fn lost_voters_give_their_seats_to_learners_or_up_as_long_as_enough_are_left() {
         type Ids = &'static [u64];
-        let table: &[(Ids, Ids, Ids, Option<(Ids, Ids)>)] = &[
+        type Case = (Ids, Ids, Ids, Option<(Ids, Ids)>);
+        let table: &[Case] = &[
             // voters, fit learners, lost → voters, learners
             (&[1, 2, 3], &[], &[3], None),
             (&[1, 2, 3], &[4], &[3], Some((&[1, 2, 4], &[]))),

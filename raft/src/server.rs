@@ -281,4 +281,27 @@ mod tests {
         };
         assert!(submission.patience_ticks <= 200, "{} ticks", submission.patience_ticks);
     }
+
+    #[tokio::test]
+    async fn the_slowest_request_of_a_batch_does_not_hold_up_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, mut events) = connection(&dir);
+        let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
+        let slow = Forward::OpenSession { remaining_ms: u32::MAX };
+        let command = bytes::Bytes::from(vec![7; client::MAX_COMMAND_BYTES + 1]);
+        let (session, sequence, acked_below, remaining_ms) = (0, 0, 0, 1_000);
+        let quick = Forward::Submit { session, sequence, acked_below, command, remaining_ms };
+        let context = tarpc::context::current();
+        let first = peer.clone().forward(context, vec![slow, quick.clone(), quick]).await;
+        assert_eq!((first.places, first.outcomes.len()), (vec![1, 2], 2));
+        let Some(rest) = first.rest else { panic!("one has no answer yet") };
+        let EntriesEvent::Submit(submission) = events.try_recv().unwrap() else {
+            panic!("not a command")
+        };
+        drop(submission.reply);
+        let last = peer.clone().forward_rest(context, rest).await;
+        assert_eq!((last.places, last.rest), (vec![0], None));
+        let again = peer.forward_rest(context, rest).await;
+        assert_eq!(again, crate::rpc::peer::Answers::default(), "asked for once");
+    }
 }

@@ -202,9 +202,10 @@ impl EntriesTask {
                 tracing::info!(?role, term = term.0, reason, "role changed");
             }
             Event::LeaderChanged { leader, term } => {
-                match leader {
-                    Some(leader) => tracing::info!(%leader, term = term.0, "leader known"),
-                    None => tracing::info!(term = term.0, "leader lost"),
+                if let Some(leader) = leader {
+                    tracing::info!(%leader, term = term.0, "leader known");
+                } else {
+                    tracing::info!(term = term.0, "leader lost");
                 }
                 self.leader.send_replace(leader);
             }

@@ -6,7 +6,7 @@ use raft::rpc::client::NodeStatus;
 use rustix::process::Signal;
 
 use crate::harness::caller::Caller;
-use crate::harness::cluster::{Cluster, LEAVERS, QUICK};
+use crate::harness::cluster::{Cluster, IMPATIENT, LEAVERS, QUICK};
 use crate::harness::load::Load;
 use crate::harness::program::Program;
 use crate::typed::{ask, say};
@@ -51,7 +51,12 @@ async fn half_of_the_nodes_leave_at_once_under_load_and_one_comes_back() {
     let load = Load::start(&cluster, "leaving");
     load.proceeds(SOME).await;
     // The leader is among those who leave.
-    say(&cluster.endpoints(), &["transfer", "n5"]);
+    let status = cluster.answer(0).await;
+    let leaving = ids(&cluster, &[3, 4, 5]).await;
+    let chief = leaving.iter().find(|id| status.voters.contains(id)).unwrap();
+    if status.leader.is_none_or(|leader| format!("{:016x}", leader.node) != *chief) {
+        say(&cluster.endpoints(), &["transfer", chief]);
+    }
     terminate_together(&mut cluster, &[3, 4, 5]).await;
     for node in staying {
         let status = voters(&cluster, node, 3).await;
@@ -117,4 +122,24 @@ async fn an_operator_has_nodes_leave_as_long_as_enough_are_left() {
 
     cluster.node(leader).start(Program::Raft).await;
     cluster.until(leader, "learns", |status| status.role == "learner").await;
+}
+
+#[tokio::test]
+async fn a_voter_that_is_gone_for_long_gives_its_seat_to_a_learner_and_comes_back_as_one() {
+    let mut cluster = Cluster::form(4, IMPATIENT).await;
+    let mut gone = 0;
+    while cluster.answer(gone).await.role != "follower" {
+        gone += 1;
+    }
+    let id = cluster.answer(gone).await.id;
+    cluster.node(gone).kill_all();
+    let rest: Vec<usize> = cluster.numbers().filter(|node| *node != gone).collect();
+    for node in rest {
+        let replaced = |status: &NodeStatus| {
+            status.voters.len() == 3 && !status.voters.contains(&id) && status.membership_committed
+        };
+        cluster.until(node, "the dead voter is replaced", replaced).await;
+    }
+    cluster.node(gone).start_all().await;
+    cluster.until(gone, "learns", |status| status.role == "learner").await;
 }

@@ -108,11 +108,8 @@ pub enum Forward {
         /// Time that is left to answer, in milliseconds.
         remaining_ms: u32,
     },
-    /// A node wants to leave: answered at once, and to be repeated for as long as it wants to.
-    Leave {
-        /// Its id.
-        node: u64,
-    },
+    /// The sender wants to leave: answered at once, and to be repeated for as long as it wants to.
+    Leave,
 }
 
 /// Answers to some requests of a batch.

@@ -337,27 +337,36 @@ const HANDOVER_PAUSE: Duration = Duration::from_millis(10);
 /// Looking for a leader, for as long as an election may take: a request that comes between two leaders need not fail.
 struct Search {
     leader: watch::Receiver<Option<NodeId>>,
-    until: Instant,
+    due: Instant,
+    patience: Duration,
+    /// Set when the search begins.
+    until: Option<Instant>,
 }
 
 impl Search {
     fn new(server: &ClientServer, due: Instant) -> Self {
-        let until = due.min(Instant::now() + server.shared.election_timeout);
-        Self { leader: server.shared.leader.clone(), until }
+        let (leader, patience) = (server.shared.leader.clone(), server.shared.election_timeout);
+        Self { leader, due, patience, until: None }
     }
 
     /// Whether a leader other than `tried` is known in time.
     async fn finds_another_than(&mut self, tried: Option<NodeId>) -> bool {
+        let until = self.until();
         let another = self.leader.wait_for(|known| known.is_some() && *known != tried);
-        timeout_at(self.until.into(), another).await.is_ok_and(|found| found.is_ok())
+        timeout_at(until.into(), another).await.is_ok_and(|found| found.is_ok())
     }
 
-    async fn waits_a_little(&self) -> bool {
-        let in_time = Instant::now() < self.until;
+    async fn waits_a_little(&mut self) -> bool {
+        let in_time = Instant::now() < self.until();
         if in_time {
             sleep(HANDOVER_PAUSE).await;
         }
         in_time
+    }
+
+    fn until(&mut self) -> Instant {
+        let latest = self.due.min(Instant::now() + self.patience);
+        *self.until.get_or_insert(latest)
     }
 }
 
@@ -368,13 +377,12 @@ fn is_repeatable(kind: Kind, request: &Submit) -> bool {
 
 /// What is said of a command of which an earlier attempt is still open: that this one was refused does not settle it.
 fn doubting(in_doubt: bool, error: SubmitError) -> SubmitError {
-    match error {
-        SubmitError::CommittedNotApplied { .. } | SubmitError::Unknown { .. } => error,
-        settled if in_doubt => {
-            unknown(&format!("the leader changed before it answered; the next one: {settled}"))
-        }
-        settled => settled,
+    let is_open =
+        matches!(error, SubmitError::CommittedNotApplied { .. } | SubmitError::Unknown { .. });
+    if is_open || !in_doubt {
+        return error;
     }
+    unknown(&format!("the leader changed before it answered; the next one: {error}"))
 }
 
 fn unknown(reason: &str) -> SubmitError {
@@ -419,3 +427,6 @@ fn submit_error(refused: SubmitRefused, request: &Submit) -> SubmitError {
         SubmitRefused::Unknown { reason } => SubmitError::Unknown { reason },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ impl ClientServer {
         let moved = self.hand_over(due, target).await?;
         let leader = match moved {
             Err(HandoverRefused::NotLeader { leader }) => leader,
-            moved => return self.explain(moved),
+            moved => return self.explain(&moved),
         };
         let operation = Operation::Transfer { node };
         match leader.filter(|_| forward) {
@@ -78,7 +78,7 @@ impl ClientServer {
         let (reply, outcome) = oneshot::channel();
         let patience_ticks = self.handover_ticks(due);
         self.send(EntriesEvent::Campaign { patience_ticks, reply }).await?;
-        self.explain(outcome.await.map_err(|_gone| stopping())?)
+        self.explain(&outcome.await.map_err(|_gone| stopping())?)
     }
 
     async fn hand_over(
@@ -126,12 +126,12 @@ impl ClientServer {
     }
 
     /// What came of a handover, in the contract's words.
-    fn explain(&self, moved: HandoverOutcome) -> OperateResult {
+    fn explain(&self, moved: &HandoverOutcome) -> OperateResult {
         let hint = |leader: NodeId| {
             let unknown = LeaderHint { node: leader.0, address: String::new() };
             self.hint(Some(leader)).unwrap_or(unknown)
         };
-        Err(match moved {
+        Err(match *moved {
             Ok(leader) => return Ok(Operated::Leads(hint(leader))),
             Err(HandoverRefused::NotLeader { leader }) => {
                 OperationError::NotLeader { hint: self.hint(leader) }

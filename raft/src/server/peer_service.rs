@@ -107,7 +107,7 @@ impl PeerServer {
                 let due = Instant::now() + Duration::from_millis(remaining_ms.into());
                 Forwarded::Operate(self.local.operate_until(due, request).await)
             }
-            Forward::Leave { node } => Forwarded::Leave(self.local.may_leave(NodeId(node)).await),
+            Forward::Leave => Forwarded::Leave(self.local.may_leave(self.peer).await),
         }
     }
 

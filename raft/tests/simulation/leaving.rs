@@ -104,6 +104,7 @@ impl World {
         let before = self.nodes[&leader].raft().last();
         self.step(leader, Input::ChangeMembership(change));
         if self.nodes[&leader].raft().last() != before {
+            self.coverage.changes += 1;
             self.coverage.releases += u64::from(gone);
             self.coverage.returns += u64::from(back);
         }

@@ -32,6 +32,12 @@ pub(crate) const LEAVERS: Flags = Flags {
     raft: &["--segment-mib=16", "--promote-after-ms=300", "--leave-on-terminate"],
 };
 
+/// The same, and voters are given up soon.
+pub(crate) const IMPATIENT: Flags = Flags {
+    member: QUICK.member,
+    raft: &["--segment-mib=16", "--promote-after-ms=300", "--dead-after-ms=1000"],
+};
+
 /// Nodes 0, 1, 2…; node 0 founded the cluster. All processes are killed when dropped, before the directories go.
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
