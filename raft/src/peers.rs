@@ -19,6 +19,7 @@ use crate::consensus::{Envelope, Membership, Message, NodeId};
 use crate::deadline;
 use crate::entries;
 use crate::forward::{self, ForwardItem};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::peer::{self, AppendEntries, AppendReply, Ballot, BallotReply, PeerServiceClient};
@@ -74,14 +75,16 @@ pub struct Peers {
     membership: Membership,
     gossiped: BTreeMap<NodeId, String>,
     routes: watch::Sender<Routes>,
+    metrics: Arc<Metrics>,
 }
 
 impl Peers {
     /// No links yet.
-    pub fn new(node: Arc<Node>, inbox: mpsc::Sender<EntriesEvent>) -> Self {
+    pub fn new(node: Arc<Node>, inbox: mpsc::Sender<EntriesEvent>, metrics: Arc<Metrics>) -> Self {
         let (links, gossiped) = (BTreeMap::new(), BTreeMap::new());
         let routes = watch::Sender::new(Routes::default());
-        Self { node, inbox, links, membership: Membership::default(), gossiped, routes }
+        let membership = Membership::default();
+        Self { node, inbox, links, membership, gossiped, routes, metrics }
     }
 
     /// How to reach the peers, for those who pass requests on.
@@ -171,6 +174,7 @@ impl Peers {
             outgoing,
             forwarding,
             inbox: self.inbox.clone(),
+            metrics: Arc::clone(&self.metrics),
         };
         PeerLink { envelopes, forwards, address, departed: None, task: tokio::spawn(task.run()) }
     }
@@ -184,6 +188,7 @@ struct Task {
     outgoing: mpsc::Receiver<Envelope>,
     forwarding: mpsc::Receiver<ForwardItem>,
     inbox: mpsc::Sender<EntriesEvent>,
+    metrics: Arc<Metrics>,
 }
 
 type Call = BoxFuture<'static, Result<Option<Envelope>, RpcError>>;
@@ -199,7 +204,9 @@ impl Task {
                     tracing::info!(peer = %self.peer, address, "connected to peer");
                     backoff.reset();
                     reported.clear();
+                    let counted = self.metrics.peers_connected.issue();
                     self.attend(connection).await;
+                    drop(counted);
                     tracing::info!(peer = %self.peer, address, "connection to peer ended");
                     if self.inbox.send(EntriesEvent::PeerUnreachable(self.peer)).await.is_err() {
                         return;
