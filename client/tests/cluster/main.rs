@@ -10,6 +10,7 @@ mod crashes;
 mod damage;
 mod formation;
 mod harness;
+mod http;
 mod leadership;
 mod leaving;
 mod library;
