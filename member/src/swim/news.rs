@@ -2,6 +2,7 @@
 
 use super::member::{Incarnation, MemberId, Standing, State};
 use super::message::Update;
+use super::suspicion::SuspicionStep;
 use super::table::Merged;
 use super::{Event, Swim};
 
@@ -61,10 +62,27 @@ impl Swim {
         }
     }
 
-    /// The time of these suspects is over.
-    pub(super) fn bury(&mut self, now_ms: u64) {
-        for id in self.table.expired_suspects(now_ms) {
-            let Some(entry) = self.table.get(id) else { continue };
+    /// Calls suspects whose time is nearly over, and buries those whose time is.
+    pub(super) fn run_suspicions(&mut self, now_ms: u64) {
+        for (id, step) in self.table.due_suspects(now_ms, self.patience_ms()) {
+            match step {
+                SuspicionStep::Wait => {}
+                SuspicionStep::Call => {
+                    let seq = self.next_seq();
+                    self.ping(id, seq);
+                }
+                SuspicionStep::Bury => self.bury(now_ms, id),
+            }
+        }
+    }
+
+    /// How long a suspect may take to answer our call.
+    pub(super) fn patience_ms(&self) -> u64 {
+        self.health.stretch(self.settings.probe_interval_ms)
+    }
+
+    fn bury(&mut self, now_ms: u64, id: MemberId) {
+        if let Some(entry) = self.table.get(id) {
             let standing = Standing::new(State::Dead, entry.standing().incarnation);
             self.learn(now_ms, Update { id, standing, accuser: None, profile: None });
         }
