@@ -22,7 +22,7 @@ impl Swim {
         match self.table.merge(&update, now_ms, &self.settings, &mut self.rng) {
             Merged::Nothing => {}
             Merged::Full => self.output.events.push(Event::TableFull { id: update.id }),
-            Merged::Confirmed => self.news.push(update),
+            Merged::Confirmed => self.news.push(&update),
             Merged::News { before } => self.pass_on(now_ms, update, before),
         }
     }
@@ -47,7 +47,7 @@ impl Swim {
         }
         // Belated words must not displace the news of the state that they arrived behind.
         let spread = if update.profile.is_some() { entry.update(update.id) } else { update };
-        self.news.push(spread);
+        self.news.push(&spread);
         if self.table.is_lonely() {
             self.timers.try_again_soon(now_ms, &self.settings);
         }
@@ -141,7 +141,7 @@ impl Swim {
     pub(super) fn spread_own_news(&mut self) {
         self.view_version += 1;
         let update = self.own_update();
-        self.news.push(update);
+        self.news.push(&update);
     }
 
     pub(super) fn stop_spreading(&mut self, forgotten: &[MemberId]) {

@@ -127,6 +127,7 @@ impl Suspicion {
 
 #[cfg(test)]
 mod tests {
+    use super::SuspicionStep::{Bury, Call, Wait};
     use super::*;
 
     fn timeouts(members: usize) -> Vec<u64> {
@@ -169,7 +170,6 @@ mod tests {
     #[test]
     fn the_suspect_is_called_twice_before_it_is_buried() {
         let mut suspicion = Suspicion::start(0, MemberId(1), 2, &Settings::default());
-        use SuspicionStep::{Bury, Call, Wait};
         let steps = [1_499, 1_500, 1_749, 1_750, 1_999, 2_000].map(|ms| suspicion.step(ms, 500));
         assert_eq!(steps, [Wait, Call, Wait, Call, Wait, Bury]);
         assert_eq!(suspicion.wakeup_ms(500), 2_000);
@@ -178,7 +178,6 @@ mod tests {
     #[test]
     fn whoever_is_late_to_call_still_waits_for_the_answer() {
         let mut suspicion = Suspicion::start(0, MemberId(1), 3, &Settings::default());
-        use SuspicionStep::{Bury, Call, Wait};
         assert_eq!(suspicion.step(9_000, 1_000), Wait);
         suspicion.confirm(MemberId(2));
         let steps = [9_000, 9_500, 9_999, 10_000].map(|ms| suspicion.step(ms, 1_000));
@@ -192,6 +191,6 @@ mod tests {
         suspicion.step(1_750, 500);
         suspicion.put_off(60_000);
         assert_eq!(suspicion.wakeup_ms(500), 61_500);
-        assert_eq!(suspicion.step(62_000, 500), SuspicionStep::Call);
+        assert_eq!(suspicion.step(62_000, 500), Call);
     }
 }

@@ -121,11 +121,11 @@ impl<G: Gossip> Network<G> {
         // Not all at once: a storm of joins is another test's business.
         for member in 0..count {
             network.start(member);
-            network.run(50);
+            network.run(20);
         }
         network.expect_within(180_000, "everyone knows everyone", Self::is_converged);
         // Until the news of it is old.
-        network.run(20_000);
+        network.run(10_000);
         network.forget_the_past();
         network
     }
@@ -386,7 +386,7 @@ impl<G: Gossip> Network<G> {
         let (witness, subject) = (&self.nodes[observer], &self.nodes[news.subject]);
         self.tally.declared_dead(
             news,
-            Circumstances {
+            &Circumstances {
                 now_ms: self.now_ms,
                 earlier_process: news.life < subject.first_life,
                 runs: !subject.gone && subject.paused_until_ms.is_none(),

@@ -1,5 +1,6 @@
-//! Our protocol as the daemon runs it: default settings, tags as raft sets them.
+//! Our protocol as the daemon runs it, with tags as raft sets them.
 
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 
 use member::key::KeyRing;
@@ -9,12 +10,58 @@ use member::swim::{
 
 use crate::gossip::{Birth, Effects, Gossip, News, address};
 
-pub(crate) struct Ours {
-    swim: Swim,
-    seeds: Vec<SocketAddr>,
+/// Which settings.
+pub(crate) trait Tuning {
+    const NAME: &'static str;
+    fn settings() -> Settings;
 }
 
-impl Ours {
+/// As shipped.
+pub(crate) struct Default;
+
+impl Tuning for Default {
+    const NAME: &'static str = "outrigger";
+
+    fn settings() -> Settings {
+        Settings::default()
+    }
+}
+
+/// With the period and the timeout of foca's `new_lan`.
+pub(crate) struct Slow;
+
+impl Tuning for Slow {
+    const NAME: &'static str = "outrigger, 1 s";
+
+    fn settings() -> Settings {
+        Settings { probe_interval_ms: 1_000, probe_timeout_ms: 500, ..Settings::default() }
+    }
+}
+
+/// Without what makes it careful, and with less patience than some answers take.
+pub(crate) struct Hasty;
+
+impl Tuning for Hasty {
+    const NAME: &'static str = "hasty";
+
+    fn settings() -> Settings {
+        Settings {
+            probe_interval_ms: 40,
+            probe_timeout_ms: 10,
+            suspicion_multiplier: 0,
+            health_max: 0,
+            ..Settings::default()
+        }
+    }
+}
+
+pub(crate) struct Ours<T> {
+    swim: Swim,
+    seeds: Vec<SocketAddr>,
+    tuning: PhantomData<T>,
+}
+
+impl<T> Ours<T> {
     fn carry_out(&mut self, mut output: Output, effects: &mut Effects) {
         if output.try_seeds {
             for seed in &self.seeds {
@@ -35,8 +82,8 @@ impl Ours {
     }
 }
 
-impl Gossip for Ours {
-    const NAME: &'static str = "outrigger";
+impl<T: Tuning> Gossip for Ours<T> {
+    const NAME: &'static str = T::NAME;
 
     fn start(birth: &Birth, _effects: &mut Effects) -> Self {
         let number = birth.number as u64;
@@ -56,12 +103,13 @@ impl Gossip for Ours {
                 },
             },
             keys: KeyRing::default(),
-            settings: Settings::default(),
+            settings: T::settings(),
             seed: birth.seed,
             now_ms: birth.now_ms,
         });
         let seeds = birth.seeds.iter().filter(|seed| **seed != birth.number);
-        Self { swim, seeds: seeds.map(|seed| address(*seed)).collect() }
+        let seeds = seeds.map(|seed| address(*seed)).collect();
+        Self { swim, seeds, tuning: PhantomData }
     }
 
     fn receive(&mut self, now_ms: u64, from: SocketAddr, datagram: &[u8], effects: &mut Effects) {

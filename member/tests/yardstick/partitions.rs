@@ -6,7 +6,7 @@
 use crate::MEMBERS;
 use crate::gossip::Gossip;
 use crate::network::Network;
-use crate::ours::Ours;
+use crate::ours::{Default, Ours};
 use crate::yardstick::{OurTiming, Yardstick};
 
 /// Time until everyone sees everyone, in ms, after a partition that cut the first `size` members off.
@@ -27,7 +27,7 @@ fn merge<G: Gossip>(seed: u64, size: usize, within_ms: u64) {
     let took_ms =
         network.expect_within(within_ms, "both sides are one again", Network::is_converged);
     println!(
-        "| partition of {} and {size}| {:13} | {:5.1} | {:5.1} |",
+        "| {:2} and {size:2} | {:14} | {:5.1} | {:5.1} |",
         MEMBERS - size,
         G::NAME,
         lasted_ms as f64 / 1_000.0,
@@ -37,12 +37,12 @@ fn merge<G: Gossip>(seed: u64, size: usize, within_ms: u64) {
 
 #[test]
 fn halves_that_buried_each_other_merge_within_a_minute() {
-    merge::<Ours>(1, MEMBERS / 2, 60_000);
+    merge::<Ours<Default>>(1, MEMBERS / 2, 60_000);
     merge::<Yardstick<OurTiming>>(1, MEMBERS / 2, 600_000);
 }
 
 #[test]
 fn one_that_was_cut_off_is_taken_back_within_a_minute() {
-    merge::<Ours>(2, 1, 60_000);
+    merge::<Ours<Default>>(2, 1, 60_000);
     merge::<Yardstick<OurTiming>>(2, 1, 600_000);
 }

@@ -51,17 +51,14 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn declared_dead(&mut self, news: News, circumstances: Circumstances) {
-        let life = (news.subject, news.life);
-        let falsely = match self.lives.get(&life) {
-            Some(falsely) => *falsely,
-            None => {
-                let falsely = circumstances.is_false();
-                self.lives.insert(life, falsely);
-                *(if falsely { &mut self.false_deaths } else { &mut self.right_deaths }) += 1;
-                falsely
-            }
-        };
+    pub(crate) fn declared_dead(&mut self, news: News, circumstances: &Circumstances) {
+        let known = self.lives.entry((news.subject, news.life));
+        let falsely = *known.or_insert_with(|| {
+            let falsely = circumstances.is_false();
+            self.false_deaths += u64::from(falsely);
+            self.right_deaths += u64::from(!falsely);
+            falsely
+        });
         self.false_beliefs += u64::from(falsely);
     }
 }
