@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use state_machine::startup::log;
 use tarpc::context::Context;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{oneshot, watch};
@@ -16,8 +17,8 @@ use crate::forward::ForwardItem;
 use crate::pipeline::digest_entries::{EntriesEvent, Submission, role_name};
 use crate::pipeline::{QueryRefused, SubmitRefused};
 use crate::rpc::client::{
-    Answer, ClientService, LeaderHint, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, OpenSession,
-    Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
+    Answer, ClientService, LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus,
+    OpenSession, Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
 };
 use crate::rpc::operation::{Operate, Operated, OperationError};
 use crate::rpc::peer::Forward;
@@ -334,6 +335,20 @@ impl ClientService for ClientServer {
         let due = context.deadline.checked_sub(ANSWER_MARGIN).unwrap_or(context.deadline);
         self.operate_until(due, request).await
     }
+
+    async fn log_filter(self, _: Context, filter: Option<String>) -> Result<LogFilter, String> {
+        log_filter(&self.shared.node.name, filter.as_deref())
+    }
+}
+
+/// This is no state of the cluster: it may change here, and does so at once.
+fn log_filter(node: &str, wanted: Option<&str>) -> Result<LogFilter, String> {
+    let Some(wanted) = wanted else {
+        return log::filter().map(|filter| LogFilter { node: node.to_owned(), filter });
+    };
+    let filter = log::set_filter(wanted)?;
+    tracing::info!(filter, "log filter set by a client");
+    Ok(LogFilter { node: node.to_owned(), filter })
 }
 
 /// Another leader is known than the one that was asked.
