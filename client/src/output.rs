@@ -109,12 +109,12 @@ impl Report {
                 let (name, result) = json_of_result(&answer.result);
                 json!({ name: result, "read_index": answer.read_index })
             }
-            Self::Status(status) => json_of_status(status),
+            Self::Status(status) => status.to_json(),
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
             Self::Measured(measured) => measured.json(),
             Self::Healthy => json!({ "healthy": true }),
-            Self::Leads(leader) => json!({ "leader": json_of_hint(leader) }),
+            Self::Leads(leader) => json!({ "leader": leader.to_json() }),
             Self::Left { node } => json!({ "left": format!("{node:016x}") }),
         }
     }
@@ -188,20 +188,10 @@ fn json_of_bytes(
     }
 }
 
-fn json_of_status(status: &NodeStatus) -> Value {
-    let mut value = json!(status);
-    value["leader"] = status.leader.as_ref().map_or(Value::Null, json_of_hint);
-    value
-}
-
-fn json_of_hint(leader: &LeaderHint) -> Value {
-    json!({ "id": format!("{:016x}", leader.node), "address": leader.address })
-}
-
 fn json_of_one((endpoint, status): &(Endpoint, Result<NodeStatus, String>)) -> Value {
     let endpoint = endpoint.to_string();
     match status {
-        Ok(status) => json!({ "endpoint": endpoint, "status": json_of_status(status) }),
+        Ok(status) => json!({ "endpoint": endpoint, "status": status.to_json() }),
         Err(reason) => json!({ "endpoint": endpoint, "error": reason }),
     }
 }
@@ -232,6 +222,7 @@ fn lines_of(status: &NodeStatus) -> String {
             rows.push(row([name, &ids.join(" ")]));
         }
     }
+    rows.push(row(["http_address", &status.http_address]));
     rows.push(row(["state_machine", &status.state_machine]));
     rows.push(row(["member", &status.member]));
     rows.push(row(["fsync", fsync]));
@@ -270,9 +261,10 @@ fn table_of_members(members: &[MemberStatus]) -> String {
             &member.configured,
             &member.raft_address,
             &member.gossip_address,
+            &member.http_address,
         ])
     });
-    let heads = row(["NAME", "ID", "STATE", "CONFIGURED", "RAFT", "GOSSIP"]);
+    let heads = row(["NAME", "ID", "STATE", "CONFIGURED", "RAFT", "GOSSIP", "HTTP"]);
     table(&[heads].into_iter().chain(rows).collect::<Vec<_>>())
 }
 

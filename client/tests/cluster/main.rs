@@ -4,11 +4,13 @@
 #![cfg(test)]
 
 mod bad_input;
+mod bench;
 mod command_line;
 mod crashes;
 mod damage;
 mod formation;
 mod harness;
+mod http;
 mod leadership;
 mod leaving;
 mod library;

@@ -117,6 +117,7 @@ impl Fake {
             configured: "voter".to_owned(),
             raft_address,
             gossip_address: String::new(),
+            http_address: String::new(),
         });
         self
     }
@@ -235,6 +236,7 @@ impl ClientService for Connection {
             member: "connected".to_owned(),
             fsync: true,
             version: "0".to_owned(),
+            http_address: String::new(),
         }
     }
 

@@ -94,6 +94,13 @@ pub struct LeaderHint {
     pub address: String,
 }
 
+impl LeaderHint {
+    /// As JSON, with the id in hexadecimal.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "id": format!("{:016x}", self.node), "address": self.address })
+    }
+}
+
 /// Why a submit has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum SubmitError {
@@ -235,6 +242,19 @@ pub struct NodeStatus {
     pub fsync: bool,
     /// Program version.
     pub version: String,
+    /// `host:port` of its HTTP port.
+    pub http_address: String,
+}
+
+impl NodeStatus {
+    /// As JSON: its fields by name, every id in hexadecimal.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = serde_json::json!(self);
+        if let Some(leader) = &self.leader {
+            value["leader"] = leader.to_json();
+        }
+        value
+    }
 }
 
 /// One node, as gossip and the configuration see it.
@@ -252,6 +272,8 @@ pub struct MemberStatus {
     pub raft_address: String,
     /// `host:port` of its gossip port; empty when unseen.
     pub gossip_address: String,
+    /// `host:port` of its HTTP port.
+    pub http_address: String,
 }
 
 /// Why a client has no connection.

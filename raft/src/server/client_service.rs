@@ -28,7 +28,7 @@ const ANSWER_MARGIN: (Duration, Duration) = (Duration::from_millis(50), Duration
 
 /// Serves clients, and what peers pass on.
 #[derive(Clone, Debug)]
-pub(super) struct ClientServer {
+pub(crate) struct ClientServer {
     pub(super) shared: Shared,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct ClientServer {
 type Placed = Result<(u64, Outcome), SubmitRefused>;
 
 impl ClientServer {
-    pub(super) fn new(shared: Shared) -> Self {
+    pub(crate) fn new(shared: Shared) -> Self {
         Self { shared }
     }
 
@@ -239,7 +239,8 @@ impl ClientServer {
         self.shared.ticks(due.saturating_duration_since(Instant::now()))
     }
 
-    async fn look(&self) -> Option<Status> {
+    /// The core as it is now; none when the first stage is gone.
+    pub(crate) async fn look(&self) -> Option<Status> {
         let (reply, status) = oneshot::channel();
         self.shared.inbox.send(EntriesEvent::Status(reply)).await.ok()?;
         status.await.ok()
@@ -256,11 +257,17 @@ impl ClientService for ClientServer {
     }
 
     async fn submit(self, context: Context, request: Submit) -> Result<Submitted, SubmitError> {
-        self.submit_until(self.due(context), request).await
+        let begun = Instant::now();
+        let submitted = self.submit_until(self.due(context), request).await;
+        self.shared.metrics.note_submit(begun.elapsed(), &submitted);
+        submitted
     }
 
     async fn query(self, context: Context, request: Query) -> Result<Answer, QueryError> {
-        self.query_until(self.due(context), request).await
+        let begun = Instant::now();
+        let answer = self.query_until(self.due(context), request).await;
+        self.shared.metrics.note_query(begun.elapsed(), &answer);
+        answer
     }
 
     async fn status(self, _: Context) -> NodeStatus {
@@ -292,6 +299,7 @@ impl ClientService for ClientServer {
             member: self.shared.sight.borrow().member.to_string(),
             fsync: self.shared.fsync,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            http_address: node.http_address.clone(),
         }
     }
 
@@ -315,6 +323,7 @@ impl ClientService for ClientServer {
                     configured: configured.to_owned(),
                     raft_address: info.raft_address.clone(),
                     gossip_address: String::new(),
+                    http_address: info.http_address.clone(),
                 }),
             }
         }
