@@ -52,6 +52,7 @@ impl Follower {
             tick: Duration::from_millis(10),
             request_timeout: AMPLE,
             fsync: true,
+            metrics: Arc::default(),
         });
         Self { server, leader, old, new, _dir: dir }
     }
