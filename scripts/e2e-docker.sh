@@ -9,6 +9,7 @@
 # Exit code 77: skipped, as there is no engine to be had. By environment:
 #
 #   COMPOSE     the compose command                              [docker-compose if it is there, else docker compose]
+#   BIN         directory of ready binaries, for the client on this machine and for --quick; none are built then
 #   E2E_PORT    where the introducer's raft port is published; its HTTP port one below        [chosen by process id]
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
@@ -120,15 +121,18 @@ prepare() {
 # --- What is there ----------------------------------------------------------------------------------------------------
 
 build_client() {
-  cargo build --release --locked --workspace --bins || fail "cargo build failed"
-  client=${CARGO_TARGET_DIR:-target}/release/raft-client
+  if [[ -z ${BIN:-} ]]; then
+    cargo build --release --locked --workspace --bins || fail "cargo build failed"
+    BIN=${CARGO_TARGET_DIR:-target}/release
+  fi
+  client=$BIN/raft-client
 }
 
 # The last stage of the Dockerfile on the binaries of this machine.
 build_quickly() {
   local context=docker/prebuilt name
   rm -rf "$context" && mkdir -p "$context"/{bin,scripts,docker}
-  for name in member raft raft-client state-machine; do cp "${client%/*}/$name" "$context/bin/"; done
+  for name in member raft raft-client state-machine; do cp "$BIN/$name" "$context/bin/"; done
   cp scripts/node.sh "$context/scripts/"
   cp docker/start.sh "$context/docker/"
   {
