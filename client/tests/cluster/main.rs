@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod bad_input;
+mod bench;
 mod command_line;
 mod crashes;
 mod damage;

@@ -38,10 +38,8 @@ impl Follower {
         let (to_new, new) = mpsc::channel(8);
         let route = |forwards| Route { address: "host:1".to_owned(), forwards };
         let routes = [(OLD, route(to_old)), (NEW, route(to_new))].into();
-        let status = CommitsStatus {
-            applied: crate::consensus::Index(0),
-            machine: Arc::from("none"),
-        };
+        let status =
+            CommitsStatus { applied: crate::consensus::Index(0), machine: Arc::from("none") };
         let server = ClientServer::new(Shared {
             node,
             inbox,
@@ -77,7 +75,10 @@ impl Follower {
 }
 
 /// A first stage that never leads.
-async fn refuse_all(mut events: mpsc::Receiver<EntriesEvent>, leader: watch::Receiver<Option<NodeId>>) {
+async fn refuse_all(
+    mut events: mpsc::Receiver<EntriesEvent>,
+    leader: watch::Receiver<Option<NodeId>>,
+) {
     while let Some(event) = events.recv().await {
         let leader = *leader.borrow();
         match event {
