@@ -32,7 +32,7 @@ export COMPOSE_PROJECT_NAME=$project COMPOSE_FILE=docker-compose.yml
 # --- What is run, and what goes wrong ---------------------------------------------------------------------------------
 
 work=$(mktemp -d)
-engine='' writers='' leader='' failed='' began=$SECONDS
+engine='' forwarding='' writers='' leader='' failed='' began=$SECONDS
 touch "$work/answers"
 
 compose() {
@@ -87,6 +87,7 @@ answers_engine() {
 start_engine() {
   local deadline=$((SECONDS + 30))
   [[ $(id -u) == 0 ]] && command -v dockerd >/dev/null || return 1
+  forwarding=$(iptables -S FORWARD 2>/dev/null | head -n 1)
   setsid dockerd >"$work/dockerd.log" 2>&1 &
   engine=$!
   until answers_engine; do
@@ -101,7 +102,7 @@ start_engine() {
 stop_engine() {
   kill "$engine" && wait "$engine" 2>/dev/null
   # It leaves the machine forwarding nothing.
-  iptables -P FORWARD ACCEPT 2>/dev/null
+  [[ $forwarding != *ACCEPT ]] || iptables -P FORWARD ACCEPT
 }
 
 prepare() {
