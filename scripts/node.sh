@@ -11,23 +11,33 @@
 # DIR holds everything of the node: data, log/PROCESS.log and run/ (process ids). Settings of `run`, by environment:
 #
 #   NODE           number; the node is called node$NODE (without it: the host's name)
+#   NODE_NAME      another name for people
 #   PORT_BASE      first of the node's six ports                                          [6000]
-#   BIND           address to listen on                                                   [127.0.0.1]
+#   BIND           address that member and raft listen on; the machine stays on loopback  [127.0.0.1]
 #   ADVERTISE      host that others reach the node under                                  [$BIND]
 #   SEEDS          HOST:PORT of introducers, separated by spaces or commas
 #   INTRODUCER     1: listen for joins, and make the cluster if there is none yet
 #   BOOTSTRAP      now: make the cluster at once; only for who has just made all data directories himself
 #   BIN            directory of the binaries                                 [target/release beside scripts/, or $PATH]
 #   MEMBER_FLAGS, STATE_MACHINE_FLAGS, RAFT_FLAGS       more flags, separated by spaces
+#   LOG            stderr: the processes write to the supervisor's standard error, and log/ is not used
+#   GRACE_S        time that a process has to stop after SIGTERM; then SIGKILL                 [10]
+#   RAFT_GRACE_S   the same for raft; with --leave-on-terminate its --leave-timeout-ms and a few s more  [$GRACE_S]
 #
 # A dead process is started again after 100 ms, doubling to 5 s, and from 100 ms again once it has lived for 10 s. Exit
-# codes that a restart cannot mend (2, 11, 12, 13) end that process for good; the others run on without it.
+# codes that a restart cannot mend (2, 11, 12, 13) end that process for good; the others run on without it. A raft that has
+# left its cluster (`raft-client leave`; the file raft/left in DIR says so) stays down until `release` or the next `run`.
+#
+# HUP ends the node as TERM does. To have one process read its log filter again: kill -HUP "$(cut -d' ' -f1 DIR/run/PROCESS.pid)"
 set -uo pipefail
 
 readonly PROCESSES=(member state-machine raft)
 readonly FIRST_DELAY_MS=100 LONGEST_DELAY_MS=5000 STABLE_S=10
-# Time to stop after SIGTERM, per process; then SIGKILL. Raft hands over what it holds and syncs, the machine flushes.
-readonly GRACE_S=10
+# Raft hands over what it holds and syncs, the machine flushes.
+readonly GRACE_S=${GRACE_S:-10}
+readonly RAFT_GRACE_S=${RAFT_GRACE_S:-$GRACE_S}
+# Time for what SIGKILL ends.
+readonly KILL_S=10
 
 fail() {
   echo "node.sh: $*" >&2
@@ -107,13 +117,14 @@ await_end() { # PROCESS SECONDS
 
 # TERM, time to finish, KILL.
 end() { # PROCESS
-  local pid
+  local pid grace_s=$GRACE_S
+  [[ $1 != raft ]] || grace_s=$RAFT_GRACE_S
   pid=$(pid_of "$1") || return 0
   kill -TERM "$pid" 2>/dev/null
-  await_end "$1" "$GRACE_S" && return
-  echo "node.sh: $1 (pid $pid) did not stop within $GRACE_S s: killed"
+  await_end "$1" "$grace_s" && return
+  echo "node.sh: $1 (pid $pid) did not stop within $grace_s s: killed"
   kill -KILL "$pid" 2>/dev/null
-  await_end "$1" "$GRACE_S"
+  await_end "$1" "$KILL_S"
 }
 
 end_processes() {
@@ -128,25 +139,30 @@ say() {
   printf '%(%FT%T%z)T %s\n' -1 "$*"
 }
 
+see_log() { # PROCESS
+  [[ ${LOG:-} == stderr ]] || echo "; see $dir/log/$1.log"
+}
+
 # What a process is started with, in `command`.
 command_of() { # PROCESS
   local bind=${BIND:-127.0.0.1} seeds=${SEEDS:-} more seed
   local -a place named
-  place=(--data-dir "$dir" --bind "$bind" --port-base "${PORT_BASE:-6000}" --ready-file "$run/$1.json")
+  place=(--data-dir "$dir" --port-base "${PORT_BASE:-6000}" --ready-file "$run/$1.json")
   named=(--name "$name" --advertise "${ADVERTISE:-$bind}")
   case $1 in
     member)
-      command=("${BIN}member" "${place[@]}" "${named[@]}")
+      command=("${BIN}member" "${place[@]}" --bind "$bind" "${named[@]}")
       [[ ${INTRODUCER:-} == 1 ]] && command+=(--introducer)
       for seed in ${seeds//,/ }; do command+=(--seed "$seed"); done
       more=${MEMBER_FLAGS:-}
       ;;
     state-machine)
-      command=("${BIN}state-machine" "${place[@]}")
+      # Only the raft beside it has business there.
+      command=("${BIN}state-machine" "${place[@]}" --bind 127.0.0.1)
       more=${STATE_MACHINE_FLAGS:-}
       ;;
     raft)
-      command=("${BIN}raft" "${place[@]}" "${named[@]}")
+      command=("${BIN}raft" "${place[@]}" --bind "$bind" "${named[@]}")
       if [[ $bootstrap == now ]]; then
         command+=(--bootstrap=now)
       elif [[ ${INTRODUCER:-} == 1 ]]; then
@@ -173,7 +189,11 @@ start() { # PROCESS DELAY_MS
   command_of "$process"
   rm -f "$run/$process.json"
   : >"$run/$process.waits"
-  become "$process" "$delay_ms" </dev/null >>"$dir/log/$process.log" 2>&1 &
+  if [[ ${LOG:-} == stderr ]]; then
+    become "$process" "$delay_ms" </dev/null >&2 &
+  else
+    become "$process" "$delay_ms" </dev/null >>"$dir/log/$process.log" 2>&1 &
+  fi
   pids[$process]=$!
   since[$process]=$((SECONDS + delay_ms / 1000))
   record "$process" $!
@@ -189,12 +209,15 @@ ended() { # PROCESS CODE
   echo "$code" >"$run/$process.exit"
   if [[ -e $run/$process.down ]]; then
     say "$process: down until it is released"
+  elif [[ $process == raft && $code == 0 && -e $dir/raft/left ]]; then
+    : >"$run/raft.down"
+    say "raft: has left its cluster: down until it is released"
   elif restart_is_vain "$code"; then
-    say "$process: exit code $code, $(meaning "$code"): not started again; see $dir/log/$process.log"
+    say "$process: exit code $code, $(meaning "$code"): not started again$(see_log "$process")"
     failure=$code
   else
     ((SECONDS - since[$process] < STABLE_S)) || delays[$process]=$FIRST_DELAY_MS
-    say "$process: exit code $code, $(meaning "$code"); see $dir/log/$process.log"
+    say "$process: exit code $code, $(meaning "$code")$(see_log "$process")"
     start "$process" "${delays[$process]}"
     delays[$process]=$((delays[$process] * 2 < LONGEST_DELAY_MS ? delays[$process] * 2 : LONGEST_DELAY_MS))
   fi
@@ -287,6 +310,7 @@ run() {
   local -A pids=() since=() delays=()
   local name=node${NODE:-} bootstrap=${BOOTSTRAP:-} requested='' busy=1 failure=1 process
   [[ -n ${NODE:-} ]] || name=${HOSTNAME:-node}
+  name=${NODE_NAME:-$name}
   trap 'on_signal shut_down' TERM INT HUP
   trap 'on_signal follow_marks' USR1
   export NO_COLOR=1 # their logs are files
@@ -307,7 +331,7 @@ stop() {
   local pid
   if pid=$(pid_of node); then
     kill -TERM "$pid" 2>/dev/null
-    await_end node $((GRACE_S * 6 + 5)) || kill -KILL "$pid" 2>/dev/null
+    await_end node $((RAFT_GRACE_S + GRACE_S * 2 + KILL_S * 3 + 5)) || kill -KILL "$pid" 2>/dev/null
   fi
   end_processes # what a killed supervisor left
   rm -f "$run"/*.pid
@@ -327,7 +351,7 @@ kill_node() {
   done
   ((${#targets[@]} > 0)) || fail "$dir: nothing runs"
   kill -KILL "${targets[@]}"
-  for process in node "${PROCESSES[@]}"; do await_end "$process" "$GRACE_S"; done
+  for process in node "${PROCESSES[@]}"; do await_end "$process" "$KILL_S"; done
 }
 
 mark() { # PROCESS MARK

@@ -2,7 +2,7 @@
 # The gate: what must hold before a change lands. CI runs the same and nothing else.
 #
 #   scripts/test.sh            everything
-#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; no documentation, dependencies, release build, smoke run
+#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; no documentation, dependencies, release build, smoke run, etcd-bench, containers
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
 
@@ -16,11 +16,18 @@ esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# A stage that finds out only when it runs that it cannot, says why in `skipped`.
+skipped=
 stage() { # NAME COMMAND…
   local name=$1 began=$SECONDS
   shift
   printf '\n== %s\n' "$name"
   if "$@"; then
+    if [[ -n $skipped ]]; then
+      printf '  %-14s skipped: %s\n' "$name" "$skipped" >>"$work/times"
+      skipped=
+      return
+    fi
     echo "-- $name: ok, $((SECONDS - began)) s"
     printf '  %-14s %5d s\n' "$name" $((SECONDS - began)) >>"$work/times"
   else
@@ -34,11 +41,20 @@ skip() { # NAME REASON
   printf '  %-14s skipped: %s\n' "$1" "$2" >>"$work/times"
 }
 
+format() {
+  cargo fmt --all --check && cargo fmt --manifest-path scripts/etcd-bench/Cargo.toml --check
+}
+
+# Outside the workspace, but of its library: it must not stay behind.
+etcd_bench() {
+  cargo clippy --manifest-path scripts/etcd-bench/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --locked -- -D warnings
+}
+
 scripts() {
   local script
-  for script in scripts/*.sh .ci/run; do bash -n "$script" || return 1; done
+  for script in scripts/*.sh docker/*.sh .ci/run; do bash -n "$script" || return 1; done
   if command -v shellcheck >/dev/null; then
-    shellcheck scripts/*.sh .ci/run
+    shellcheck scripts/*.sh docker/*.sh .ci/run
   else
     echo "skipped: shellcheck is not installed; syntax only"
   fi
@@ -66,6 +82,15 @@ dependencies() {
   fi
 }
 
+# Where no engine is to be had it says so itself.
+containers() {
+  local code
+  scripts/e2e-docker.sh | tee "$work/containers"
+  code=${PIPESTATUS[0]}
+  skipped=$(sed -n 's/^skipped: //p' "$work/containers")
+  ((code == 77)) || return "$code"
+}
+
 # Sums cargo's own "test result" lines.
 count_tests() {
   local passed=0 failed=0 ignored=0 line
@@ -76,7 +101,7 @@ count_tests() {
   echo "$passed tests passed, $failed failed, $ignored ignored"
 }
 
-stage format cargo fmt --all --check
+stage format format
 stage scripts scripts
 stage lints cargo clippy --workspace --all-targets --locked -- -D warnings
 # Tests that start real processes find them beside themselves.
@@ -86,8 +111,10 @@ if [[ -z $quick ]]; then
   stage documentation documentation
   stage dependencies dependencies
   stage smoke scripts/smoke.sh
+  stage etcd-bench etcd_bench
+  stage containers containers
 else
-  for name in documentation dependencies smoke; do skip "$name" "--quick"; done
+  for name in documentation dependencies smoke etcd-bench containers; do skip "$name" "--quick"; done
 fi
 
 printf '\n'

@@ -4,7 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use raft_client::Stamp;
+use raft_client::bench::{Aim, Plan};
+use raft_client::{DEFAULT_ENDPOINT, Endpoint, EndpointError, Stamp};
 
 use crate::output::Format;
 
@@ -24,6 +25,14 @@ Exit codes:
   3  unknown: it may have been applied, or may be later (of a read: no answer came)
   4  no leader was found, and surely nothing was sent or applied
   5  committed but not yet applied: it will be, when the state machine beside the leader is back";
+
+const AFTER_BENCH_HELP: &str = "\
+Each client waits for its answer before its next request. A request that fails is counted, not repeated. It writes \
+keys that begin with bench/ and leaves them there.
+
+--timeout-ms is for each request.
+
+Exit codes: 0 if any request succeeded, else that of the first error; 1 if --watch-term saw an election.";
 
 /// Talks to a cluster: writes, linearizable reads, and what the nodes say of themselves
 #[derive(Debug, Parser)]
@@ -115,6 +124,45 @@ pub(crate) enum Verb {
     },
     /// Who is there, as gossip and the configuration see it
     Members,
+    /// Have the leader hand leadership to NODE
+    Transfer {
+        /// Name, id or address of a voter, or how one of these begins [default: the voter that is best caught up]
+        node: Option<String>,
+    },
+    /// Have NODE become the leader, also where there is none: then it stands for election
+    Campaign {
+        /// Name, id or address of a voter, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
+    /// Have NODE leave the cluster, and its raft end; started again it comes back
+    Leave {
+        /// Name, id or address of a node, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
+    /// Exit with 0 if the processes of one node work, and else with 1; asks nobody but this node, for 2 s at most
+    Health {
+        /// The node's raft port
+        #[arg(long, value_name = "ENDPOINT", default_value = DEFAULT_ENDPOINT, value_parser = endpoint)]
+        endpoint: Endpoint,
+    },
+    /// Make load with many clients and measure it
+    #[command(after_help = AFTER_BENCH_HELP)]
+    Bench(Bench),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) plan: Plan,
+    /// Where the connections go: to the leader, to the first node that answers, or to all nodes in turn
+    #[arg(long, value_enum, default_value = "leader")]
+    pub(crate) target: Aim,
+    /// Give each client a session, as PUT has one: its writes are exactly-once [default: none, as in other systems]
+    #[arg(long)]
+    pub(crate) sessions: bool,
+    /// End with exit code 1 if the term changed while the load ran: an election happened
+    #[arg(long)]
+    pub(crate) watch_term: bool,
 }
 
 impl Cli {
@@ -127,11 +175,23 @@ impl Cli {
             Verb::Put { .. } | Verb::Del { .. } | Verb::Incr { .. } | Verb::Submit { .. } => {
                 Ok(Some(Stamp { session, sequence }))
             }
-            Verb::Get { .. } | Verb::Query { .. } | Verb::Status { .. } | Verb::Members => {
+            Verb::Get { .. }
+            | Verb::Query { .. }
+            | Verb::Status { .. }
+            | Verb::Members
+            | Verb::Bench(_)
+            | Verb::Health { .. }
+            | Verb::Transfer { .. }
+            | Verb::Campaign { .. }
+            | Verb::Leave { .. } => {
                 Err("--session and --sequence are for writes: PUT, DEL, INCR and submit".to_owned())
             }
         }
     }
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, EndpointError> {
+    text.parse()
 }
 
 fn cluster_id(text: &str) -> Result<u128, String> {
@@ -260,6 +320,7 @@ mod tests {
             &["DEL", "k", "--sequence", "1"],
             &["DEL", "k", "--session", "1", "--sequence", "0"],
             &["status", "--output", "xml"],
+            &["health", "--endpoint", "nonsense"],
         ] {
             let error = parse(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{words:?}: {error}");

@@ -26,7 +26,7 @@ use crate::verdict::GivenUp;
 /// Must be used within a tokio runtime. A request whose future is dropped may still be carried out.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pursuer: Arc<Pursuer>,
+    pub(crate) pursuer: Arc<Pursuer>,
     sessions: Arc<Sessions>,
     repeated: Option<Stamp>,
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use raft::rpc::operation::OperationError;
 use raft::rpc::wire::Endpoint;
 
 use crate::session::Stamp;
@@ -57,6 +58,12 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// What an operator wanted may have happened, or may happen still. It is not asked for twice: ask for the status first.
+    #[error("unknown what came of it ({tried}); the status of the nodes tells")]
+    Undecided {
+        /// The last word of each endpoint.
+        tried: Tried,
+    },
     /// A read, which changes nothing, got no answer in time.
     #[error("no answer within {} ms ({tried}); the read changed nothing and may be asked again", waited.as_millis())]
     NoAnswer {
@@ -74,6 +81,9 @@ pub enum Refusal {
     /// The state machine's own rules; the text is the machine's.
     #[error("{}", String::from_utf8_lossy(_0))]
     Machine(Bytes),
+    /// What an operator wanted is not possible, or did not come about.
+    #[error("{0}")]
+    Operation(OperationError),
     /// The command or query is longer than every node accepts.
     #[error(
         "{bytes} bytes are more than the limit of {limit} bytes; split the value or store it elsewhere"

@@ -20,14 +20,17 @@
 //! | module | what it knows |
 //! |---|---|
 //! | `client`, `kv` | requests, and the machine's verbs |
+//! | `operation` | what operators want: leadership that moves, nodes that leave |
 //! | `session` | session, sequence numbers, what the client has the answers of |
 //! | `pursuit` | one request: attempts and pauses until it is settled |
 //! | `verdict` | what each failure tells of the command, and where to go on (pure) |
 //! | `leader`, `backoff` | which node to ask (pure), and when again (pure) |
 //! | `connections`, `discovery` | shared connections, the pinned cluster; other nodes' addresses |
 //! | `endpoints` | where the list of nodes comes from |
+//! | [`bench`] | load from many clients, measured |
 
 mod backoff;
+pub mod bench;
 mod client;
 mod connections;
 mod discovery;
@@ -35,6 +38,7 @@ pub mod endpoints;
 mod error;
 mod kv;
 mod leader;
+mod operation;
 mod options;
 mod pursuit;
 mod session;
@@ -42,9 +46,13 @@ mod verdict;
 
 pub use client::{Answer, Client, Receipt};
 pub use error::{Error, Refusal, Tried};
+pub use operation::LEAVE_PATIENCE;
 pub use options::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ENDPOINT, DEFAULT_PATIENCE, DEFAULT_TIMEOUT, Options,
 };
-pub use raft::rpc::client::{MAX_COMMAND_BYTES, MemberStatus, NodeStatus, SESSION_WINDOW};
+pub use raft::rpc::client::{
+    LeaderHint, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, SESSION_WINDOW,
+};
+pub use raft::rpc::operation::OperationError;
 pub use raft::rpc::wire::{Endpoint, EndpointError};
 pub use session::Stamp;

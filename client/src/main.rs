@@ -1,6 +1,9 @@
 //! The `raft-client` command: parse, run, print, exit code.
 
 mod cli;
+mod health;
+mod measure;
+mod naming;
 mod output;
 mod run;
 

@@ -9,7 +9,7 @@ pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:6004";
 /// How long a request is followed.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a silent node is waited for before another one is asked, too.
-pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(2);
+pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a connection may take to open, its hellos included.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -8,9 +8,10 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use raft_client::{Answer, Endpoint, Error, MemberStatus, NodeStatus, Receipt, Stamp};
+use raft_client::{Answer, Endpoint, Error, LeaderHint, MemberStatus, NodeStatus, Receipt, Stamp};
 use serde_json::{Value, json};
 
+use crate::measure::Measured;
 use crate::run::Failure;
 
 /// For whom to print.
@@ -34,6 +35,10 @@ pub(crate) enum Report {
     Status(Box<NodeStatus>),
     Statuses(Vec<(Endpoint, Result<NodeStatus, String>)>),
     Members(Vec<MemberStatus>),
+    Measured(Box<Measured>),
+    Healthy,
+    Leads(LeaderHint),
+    Left { node: u64 },
 }
 
 impl Report {
@@ -71,6 +76,12 @@ impl Report {
             Self::Status(status) => lines_of(status),
             Self::Statuses(statuses) => table_of_statuses(statuses),
             Self::Members(members) => table_of_members(members),
+            Self::Measured(measured) => measured.text(),
+            Self::Healthy => "healthy".to_owned(),
+            Self::Leads(leader) => {
+                format!("Success! {:016x} at {} leads", leader.node, leader.address)
+            }
+            Self::Left { node } => format!("Success! {node:016x} has left"),
         };
         text.into_bytes()
     }
@@ -98,9 +109,13 @@ impl Report {
                 let (name, result) = json_of_result(&answer.result);
                 json!({ name: result, "read_index": answer.read_index })
             }
-            Self::Status(status) => json_of_status(status),
+            Self::Status(status) => status.to_json(),
             Self::Statuses(statuses) => statuses.iter().map(json_of_one).collect(),
             Self::Members(members) => json!(members),
+            Self::Measured(measured) => measured.json(),
+            Self::Healthy => json!({ "healthy": true }),
+            Self::Leads(leader) => json!({ "leader": leader.to_json() }),
+            Self::Left { node } => json!({ "left": format!("{node:016x}") }),
         }
     }
 }
@@ -117,6 +132,10 @@ pub(crate) fn explain_json(failure: &Failure) -> String {
         object["key"] = json!(key);
         object["value"] = Value::Null;
         object["read_index"] = json!(read_index);
+    }
+    if let Failure::Election(measured) = failure {
+        object["message"] = json!(format!("an election happened: {}", measured.terms()));
+        object["measured"] = measured.json();
     }
     if let Failure::Request(Error::CommittedNotApplied { index, .. }) = failure {
         object["index"] = json!(index);
@@ -169,19 +188,10 @@ fn json_of_bytes(
     }
 }
 
-fn json_of_status(status: &NodeStatus) -> Value {
-    let mut value = json!(status);
-    value["leader"] = status.leader.as_ref().map_or(
-        Value::Null,
-        |leader| json!({ "id": format!("{:016x}", leader.node), "address": leader.address }),
-    );
-    value
-}
-
 fn json_of_one((endpoint, status): &(Endpoint, Result<NodeStatus, String>)) -> Value {
     let endpoint = endpoint.to_string();
     match status {
-        Ok(status) => json!({ "endpoint": endpoint, "status": json_of_status(status) }),
+        Ok(status) => json!({ "endpoint": endpoint, "status": status.to_json() }),
         Err(reason) => json!({ "endpoint": endpoint, "error": reason }),
     }
 }
@@ -212,6 +222,7 @@ fn lines_of(status: &NodeStatus) -> String {
             rows.push(row([name, &ids.join(" ")]));
         }
     }
+    rows.push(row(["http_address", &status.http_address]));
     rows.push(row(["state_machine", &status.state_machine]));
     rows.push(row(["member", &status.member]));
     rows.push(row(["fsync", fsync]));
@@ -250,9 +261,10 @@ fn table_of_members(members: &[MemberStatus]) -> String {
             &member.configured,
             &member.raft_address,
             &member.gossip_address,
+            &member.http_address,
         ])
     });
-    let heads = row(["NAME", "ID", "STATE", "CONFIGURED", "RAFT", "GOSSIP"]);
+    let heads = row(["NAME", "ID", "STATE", "CONFIGURED", "RAFT", "GOSSIP", "HTTP"]);
     table(&[heads].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
@@ -360,6 +372,7 @@ mod tests {
         for (failed, kind, exit_code) in [
             (Failure::Usage("no\n".to_owned()), "usage", 2),
             (Failure::NotFound { key: "k".to_owned(), read_index: 3 }, "not-found", 1),
+            (Failure::Unhealthy { reason: "r".to_owned() }, "unhealthy", 1),
             (Refusal::WindowFull.into(), "busy", 1),
             (Refusal::SessionExpired { session: 1 }.into(), "refused", 1),
             (Error::Unknown { waited, tried: tried(), stamp }.into(), "unknown", 3),

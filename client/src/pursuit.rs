@@ -23,10 +23,17 @@ use crate::discovery;
 use crate::error::Refusal;
 use crate::leader::Route;
 use crate::options::Options;
-use crate::verdict::{Failure, GivenUp, History, Next};
+use crate::verdict::{Certainty, Failure, GivenUp, History, Next};
 
 /// An attempt ends after this many times the patience of one, so that few of them are open at once.
-const LONGEST_ATTEMPT: u32 = 5;
+const LONGEST_ATTEMPT: u32 = 10;
+
+/// Whether an attempt that stays silent is joined by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Joined,
+    Alone,
+}
 
 /// What all requests of a client share.
 #[derive(Debug)]
@@ -57,6 +64,32 @@ impl Pursuer {
         E: Into<Failure>,
         F: Future<Output = Result<Result<T, E>, RpcError>>,
     {
+        self.follow(deadline, Manner::Joined, ask).await
+    }
+
+    /// The same for what must not be asked for twice: one attempt at a time, and none after one whose outcome is not known.
+    pub(crate) async fn pursue_alone<T, E, F>(
+        self: &Arc<Self>,
+        deadline: Instant,
+        ask: impl Fn(ClientServiceClient, Context) -> F,
+    ) -> Result<T, GivenUp>
+    where
+        E: Into<Failure>,
+        F: Future<Output = Result<Result<T, E>, RpcError>>,
+    {
+        self.follow(deadline, Manner::Alone, ask).await
+    }
+
+    async fn follow<T, E, F>(
+        self: &Arc<Self>,
+        deadline: Instant,
+        manner: Manner,
+        ask: impl Fn(ClientServiceClient, Context) -> F,
+    ) -> Result<T, GivenUp>
+    where
+        E: Into<Failure>,
+        F: Future<Output = Result<Result<T, E>, RpcError>>,
+    {
         let mut pursuit = Pursuit::new(self, deadline);
         let mut attempts = FuturesUnordered::new();
         let mut start = Instant::now();
@@ -70,18 +103,30 @@ impl Pursuer {
                         self.route().serves(&endpoint);
                         return Ok(answer);
                     }
-                    Err(failure) => match pursuit.after(&endpoint, failure) {
-                        Ok(pause) => start = Instant::now() + pause,
-                        Err(refusal) => return Err(pursuit.give_up(Some(refusal))),
+                    Err(failure) => {
+                        let failure: Failure = failure;
+                        let is_open = failure.certainty != Certainty::NotApplied;
+                        match pursuit.after(&endpoint, failure) {
+                            Ok(_) if is_open && manner == Manner::Alone => {
+                                return Err(pursuit.give_up(None));
+                            }
+                            Ok(pause) => start = Instant::now() + pause,
+                            Err(refusal) => return Err(pursuit.give_up(Some(refusal))),
+                        }
                     }
                 },
                 () = sleep_until(start.min(deadline)), if may_start => {
                     let now = Instant::now();
                     if now < deadline {
                         let endpoint = pursuit.next_endpoint();
-                        let until = deadline.min(now + self.options.patience * LONGEST_ATTEMPT);
-                        attempts.push(self.attempt(endpoint, until, &ask));
-                        start = now + self.options.patience;
+                        let (longest, next) = match manner {
+                            Manner::Joined => {
+                                (self.options.patience * LONGEST_ATTEMPT, self.options.patience)
+                            }
+                            Manner::Alone => (deadline - now, deadline - now),
+                        };
+                        attempts.push(self.attempt(endpoint, deadline.min(now + longest), &ask));
+                        start = now + next;
                     } else if attempts.is_empty() {
                         return Err(pursuit.give_up(None));
                     } else {

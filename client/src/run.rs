@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_client::endpoints::{DEFAULT_FILE, EndpointsError, Sources};
-use raft_client::{Client, Error, Options, Refusal};
+use raft_client::{Client, Error, Options, Refusal, bench};
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Common, Verb};
+use crate::health;
+use crate::measure::{self, Measured};
+use crate::naming;
 use crate::output::Report;
 
 /// Why there is nothing to report.
@@ -20,6 +23,9 @@ pub(crate) enum Failure {
     /// Nobody to ask.
     #[error(transparent)]
     Endpoints(#[from] EndpointsError),
+    /// No node, or more than one, is called so.
+    #[error(transparent)]
+    Name(#[from] naming::NameError),
     /// The key of a GET is not there.
     #[error("there is no key \"{key}\"")]
     NotFound {
@@ -36,6 +42,18 @@ pub(crate) enum Failure {
     NobodyAnswers {
         /// Of each.
         reasons: String,
+    },
+    /// Of a load, nothing succeeded.
+    #[error("no request succeeded; the first error: {0}")]
+    Bench(bench::Trouble),
+    /// A load was to run without one.
+    #[error("{}\n\nan election happened while the load ran: {}", .0.text(), .0.terms())]
+    Election(Box<Measured>),
+    /// A node does not work as it should.
+    #[error("unhealthy: {reason}")]
+    Unhealthy {
+        /// What is missing.
+        reason: String,
     },
     /// Nothing was sent.
     #[error("cannot start: {0}")]
@@ -55,11 +73,26 @@ impl Failure {
     /// As documented in `--help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NotFound { .. } | Self::Request(Error::Refused(_)) => 1,
+            Self::NotFound { .. }
+            | Self::Unhealthy { .. }
+            | Self::Name(_)
+            | Self::Election(_)
+            | Self::Request(Error::Refused(_)) => 1,
+            Self::Bench(trouble) => match trouble.kind {
+                bench::Kind::Busy | bench::Kind::Refused => 1,
+                bench::Kind::NotLeader => 4,
+                bench::Kind::Connection
+                | bench::Kind::Timeout
+                | bench::Kind::Unknown
+                | bench::Kind::WrongAnswer => 3,
+            },
             Self::Usage(_) | Self::Endpoints(_) => 2,
             Self::Print(_)
             | Self::Request(
-                Error::Unknown { .. } | Error::NoAnswer { .. } | Error::Misunderstood { .. },
+                Error::Unknown { .. }
+                | Error::Undecided { .. }
+                | Error::NoAnswer { .. }
+                | Error::Misunderstood { .. },
             ) => 3,
             Self::Start(_) | Self::NobodyAnswers { .. } | Self::Request(Error::NoLeader { .. }) => {
                 4
@@ -73,9 +106,13 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Endpoints(_) => "usage",
             Self::NotFound { .. } => "not-found",
+            Self::Bench(trouble) => trouble.kind.name(),
+            Self::Election(_) => "election",
+            Self::Unhealthy { .. } => "unhealthy",
             Self::Request(Error::Refused(Refusal::Busy { .. } | Refusal::WindowFull)) => "busy",
+            Self::Name(_) => "no-such-node",
             Self::Request(Error::Refused(_)) => "refused",
-            Self::Request(Error::Unknown { .. }) => "unknown",
+            Self::Request(Error::Unknown { .. } | Error::Undecided { .. }) => "unknown",
             Self::Request(Error::CommittedNotApplied { .. }) => "committed-not-applied",
             Self::Request(Error::NoAnswer { .. }) => "no-answer",
             Self::Request(Error::Misunderstood { .. }) => "misunderstood",
@@ -89,12 +126,16 @@ impl Failure {
 /// Does what is asked.
 pub(crate) fn run(cli: Cli) -> Result<Report, Failure> {
     let stamp = cli.stamp().map_err(Failure::Usage)?;
-    let options = options(&cli.common)?;
+    let options = if let Verb::Health { endpoint } = &cli.verb {
+        health::options(endpoint.clone(), Duration::from_millis(cli.common.timeout_ms))
+    } else {
+        options(&cli.common)?
+    };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Start)?;
     let report = runtime.block_on(async {
-        let client = Client::new(options);
+        let client = Client::new(options.clone());
         let client = stamp.map_or_else(|| client.clone(), |stamp| client.repeating(stamp));
-        ask(&client, cli.verb).await
+        ask(&client, options, cli.verb).await
     });
     // A name server that does not answer must not hold up the end.
     runtime.shutdown_background();
@@ -118,7 +159,7 @@ fn options(common: &Common) -> Result<Options, Failure> {
     })
 }
 
-async fn ask(client: &Client, verb: Verb) -> Result<Report, Failure> {
+async fn ask(client: &Client, options: Options, verb: Verb) -> Result<Report, Failure> {
     match verb {
         Verb::Put { key, value } => {
             let value = value.join(" ");
@@ -152,6 +193,33 @@ async fn ask(client: &Client, verb: Verb) -> Result<Report, Failure> {
         Verb::Status { all: false } => Ok(Report::Status(Box::new(client.status().await?))),
         Verb::Status { all: true } => status_of_all(client).await,
         Verb::Members => Ok(Report::Members(client.members().await?)),
+        Verb::Bench(bench) => Ok(Report::Measured(Box::new(measure::run(options, bench).await?))),
+        Verb::Health { .. } => match health::probe(client).await {
+            Ok(()) => Ok(Report::Healthy),
+            Err(reason) => Err(Failure::Unhealthy { reason }),
+        },
+        Verb::Transfer { node: None } => Ok(Report::Leads(client.transfer(None).await?)),
+        Verb::Transfer { node: Some(name) } => {
+            let node = naming::find(&client.members().await?, &name)?;
+            Ok(Report::Leads(client.transfer(Some(node)).await?))
+        }
+        Verb::Campaign { node } => {
+            let node = named_or_asked(client, node).await?;
+            Ok(Report::Leads(client.campaign(node).await?))
+        }
+        Verb::Leave { node } => {
+            let node = named_or_asked(client, node).await?;
+            client.leave(node).await?;
+            Ok(Report::Left { node })
+        }
+    }
+}
+
+/// The id of a node that was named, or of the one that answers.
+async fn named_or_asked(client: &Client, name: Option<String>) -> Result<u64, Failure> {
+    match name {
+        Some(name) => Ok(naming::find(&client.members().await?, &name)?),
+        None => Ok(naming::id_of(&client.status().await?.id)?),
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use raft::rpc::client::{ConnectError, LeaderHint, QueryError, SubmitError};
+use raft::rpc::operation::OperationError;
 use raft::rpc::wire::{Endpoint, HelloError, Refusal as HelloRefusal};
 use tarpc::client::RpcError;
 
@@ -182,6 +183,24 @@ impl From<QueryError> for Failure {
     }
 }
 
+impl From<OperationError> for Failure {
+    fn from(error: OperationError) -> Self {
+        let next = match &error {
+            OperationError::NotLeader { hint } => elsewhere(hint.as_ref()),
+            OperationError::Busy => Next::Pause,
+            OperationError::Unknown { reason } => return Self::unknown(reason.as_str()),
+            OperationError::UnknownNode { .. }
+            | OperationError::Learner { .. }
+            | OperationError::AlreadyLeads { .. }
+            | OperationError::NoSuccessor
+            | OperationError::Abandoned { .. }
+            | OperationError::Elsewhere { .. }
+            | OperationError::MayNotLeave { .. } => Next::Stop(Refusal::Operation(error.clone())),
+        };
+        Self::not_applied(next, error.to_string())
+    }
+}
+
 impl From<RpcError> for Failure {
     fn from(error: RpcError) -> Self {
         match &error {
@@ -257,6 +276,16 @@ impl GivenUp {
             Certainty::NotApplied => self.of_nothing(),
             Certainty::Unknown | Certainty::Committed { .. } => {
                 Error::NoAnswer { waited: self.waited, tried: self.history.tried() }
+            }
+        }
+    }
+
+    /// For an operator's wish.
+    pub(crate) fn of_operation(self) -> Error {
+        match self.history.certainty {
+            Certainty::NotApplied => self.of_nothing(),
+            Certainty::Unknown | Certainty::Committed { .. } => {
+                Error::Undecided { tried: self.history.tried() }
             }
         }
     }

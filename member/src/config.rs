@@ -1,50 +1,48 @@
-//! What the process is told: by flags, by `OUTRIGGER_…` variables, by a TOML file, in this order of precedence.
+//! Settings of the process. Each is one field of [`Flags`], with its default and range; see [`startup`](crate::startup) for where values come
+//! from.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use serde::Deserialize;
+use serde::Serialize;
 
 use crate::key::{Key, KeyError, KeyRing, MAX_KEYS};
 use crate::rpc::MAX_SEEDS;
-use crate::seeds::{Seed, SeedError};
+use crate::seeds::Seed;
+use crate::startup::{Common, Layered, SettingError, Sources, within};
+use crate::swim::Settings;
 use crate::swim::member::{MAX_ADDRESS_BYTES, MAX_NAME_BYTES, check_text};
-use crate::swim::{Settings, TagsError};
 
-/// Flags of the process.
-#[derive(Debug, clap::Parser)]
+/// Of the node's ports, counted from the base.
+const LAST_OFFSET: u16 = 5;
+
+/// What can be said by flag, variable or file.
+#[derive(Debug, clap::Parser, Serialize)]
 #[command(name = "member", version, about = "Gossip membership daemon of Outrigger")]
 pub struct Flags {
-    /// TOML file with the same keys as the flags.
+    /// TOML file with these settings, its keys written with underscores (`port_base = 6000`).
     #[arg(long, env = "OUTRIGGER_MEMBER_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
     config: Option<PathBuf>,
     #[command(flatten)]
-    layer: Layer,
-}
-
-/// Everything that may be set, in whichever place.
-#[derive(Debug, Default, Deserialize, clap::Args)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-struct Layer {
-    /// Directory of the node; this process uses member/ and member.sock in it [default: data].
-    #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[serde(flatten)]
+    common: Common,
+    /// Directory of the node; this process uses member/ and member.sock in it.
+    #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR", default_value = "data")]
+    data_dir: PathBuf,
     /// Name for people [default: the host's].
     #[arg(long, env = "OUTRIGGER_NAME")]
     name: Option<String>,
-    /// IP address to listen on [default: 127.0.0.1].
-    #[arg(long, env = "OUTRIGGER_BIND", value_name = "IP")]
-    bind: Option<String>,
+    /// IP address to listen on.
+    #[arg(long, env = "OUTRIGGER_BIND", value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
     /// Host or IP address that the others reach us at [default: the one of --bind].
     #[arg(long, env = "OUTRIGGER_ADVERTISE", value_name = "HOST")]
     advertise: Option<String>,
-    /// First port of the node: +0/udp gossip, +1/udp introducer, +2/tcp rpc; 0 lets the system choose all
-    /// [default: 6000].
-    #[arg(long, env = "OUTRIGGER_PORT_BASE", value_name = "PORT")]
-    port_base: Option<u16>,
+    /// First port of the node: +0/udp gossip, +1/udp introducer, +2/tcp rpc; 0 lets the system choose all.
+    #[arg(long, env = "OUTRIGGER_PORT_BASE", value_name = "PORT", default_value_t = 6_000, value_parser = within::<u16>(0..=u16::MAX - LAST_OFFSET))]
+    port_base: u16,
     /// UDP port of the gossip [default: port base].
     #[arg(long, env = "OUTRIGGER_GOSSIP_PORT", value_name = "PORT")]
     gossip_port: Option<u16>,
@@ -55,36 +53,37 @@ struct Layer {
     #[arg(long, env = "OUTRIGGER_MEMBER_RPC_PORT", value_name = "PORT")]
     rpc_port: Option<u16>,
     /// Also listen for joins on the introducer's port.
-    #[arg(long, env = "OUTRIGGER_INTRODUCER", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    introducer: Option<bool>,
+    #[arg(long, env = "OUTRIGGER_INTRODUCER", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value_t = false)]
+    introducer: bool,
     /// host:port of a member or introducer to join; repeated, or separated by commas. Tried for ever.
     #[arg(long, env = "OUTRIGGER_SEED", value_name = "HOST:PORT", value_delimiter = ',')]
-    seed: Option<Vec<String>>,
+    seed: Vec<String>,
     /// Write pid and addresses there, as JSON, once we serve.
     #[arg(long, env = "OUTRIGGER_MEMBER_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Shared keys, 64 hexadecimal digits each, separated by commas: the first seals, all open. On the command line
     /// everyone on the machine can read it: use the variable or --gossip-key-file.
     #[arg(long, env = "OUTRIGGER_GOSSIP_KEY", hide_env_values = true, value_name = "HEX")]
+    #[serde(skip)]
     gossip_key: Option<String>,
     /// File with shared keys, one per line.
     #[arg(long, env = "OUTRIGGER_GOSSIP_KEY_FILE", value_name = "FILE")]
     gossip_key_file: Option<PathBuf>,
     /// Leave on SIGTERM and SIGINT, instead of just stopping.
-    #[arg(long, env = "OUTRIGGER_LEAVE_ON_TERMINATE", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    leave_on_terminate: Option<bool>,
-    /// Protocol period, 50 to 60000 ms [default: 500].
-    #[arg(long, env = "OUTRIGGER_PROBE_INTERVAL_MS", value_name = "MS")]
-    probe_interval_ms: Option<u64>,
-    /// Patience before helpers are asked, 10 ms to less than half of the period [default: 200].
-    #[arg(long, env = "OUTRIGGER_PROBE_TIMEOUT_MS", value_name = "MS")]
-    probe_timeout_ms: Option<u64>,
-    /// Length of a confirmed suspicion in periods, 1 to 100 [default: 4].
-    #[arg(long, env = "OUTRIGGER_SUSPICION_MULTIPLIER", value_name = "N")]
-    suspicion_multiplier: Option<u32>,
-    /// How often seeds and dead members are tried while others are alive, 1000 to 3600000 ms [default: 20000].
-    #[arg(long, env = "OUTRIGGER_REJOIN_INTERVAL_MS", value_name = "MS")]
-    rejoin_interval_ms: Option<u64>,
+    #[arg(long, env = "OUTRIGGER_LEAVE_ON_TERMINATE", value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value_t = false)]
+    leave_on_terminate: bool,
+    /// Protocol period, 50 to 60000 ms.
+    #[arg(long, env = "OUTRIGGER_PROBE_INTERVAL_MS", value_name = "MS", default_value_t = Settings::default().probe_interval_ms, value_parser = within::<u64>(50..=60_000))]
+    probe_interval_ms: u64,
+    /// Patience before helpers are asked, 10 ms to less than half of the period.
+    #[arg(long, env = "OUTRIGGER_PROBE_TIMEOUT_MS", value_name = "MS", default_value_t = Settings::default().probe_timeout_ms)]
+    probe_timeout_ms: u64,
+    /// Length of a confirmed suspicion in periods, 1 to 100.
+    #[arg(long, env = "OUTRIGGER_SUSPICION_MULTIPLIER", value_name = "N", default_value_t = Settings::default().suspicion_multiplier, value_parser = within::<u32>(1..=100))]
+    suspicion_multiplier: u32,
+    /// How often seeds and dead members are tried while others are alive, 1000 to 3600000 ms.
+    #[arg(long, env = "OUTRIGGER_REJOIN_INTERVAL_MS", value_name = "MS", default_value_t = Settings::default().rejoin_interval_ms, value_parser = within::<u64>(1_000..=3_600_000))]
+    rejoin_interval_ms: u64,
 }
 
 /// Checked configuration.
@@ -116,267 +115,144 @@ pub struct Config {
     pub settings: Settings,
 }
 
-/// What is wrong with the configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is not TOML, or has a key that we do not know, or a value of the wrong kind.
-    #[error("{}: {detail}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Line, key and reason.
-        detail: String,
-    },
-    /// A number is out of its range.
-    #[error("{key} = {value} is out of range: it must be between {least} and {most}")]
-    OutOfRange {
-        /// Which.
-        key: &'static str,
-        /// What was given.
-        value: u64,
-        /// Inclusive.
-        least: u64,
-        /// Inclusive.
-        most: u64,
-    },
-    /// A text is not what it should be.
-    #[error("{key} = {value:?}: {reason}")]
-    Text {
-        /// Which.
-        key: &'static str,
-        /// What was given.
-        value: String,
-        /// What is wrong and what to write.
-        reason: String,
-    },
-    /// A name is too long or unprintable.
-    #[error("name: {0}")]
-    Name(TagsError),
-    /// A seed is not one.
-    #[error("seed: {0}")]
-    Seed(#[from] SeedError),
-    /// Too many.
-    #[error("{count} values for {key} are more than the limit of {limit}")]
-    TooMany {
-        /// Of what.
-        key: &'static str,
-        /// How many.
-        count: usize,
-        /// At most so many.
-        limit: usize,
-    },
-    /// A key is not one; it is not shown.
-    #[error("{place}: {source}")]
-    Key {
-        /// Where it was given.
-        place: String,
-        /// What is wrong.
-        source: KeyError,
-    },
-}
+impl Layered for Flags {
+    type Config = Config;
 
-impl Config {
-    /// Reads the file, if any, and checks everything.
-    ///
-    /// # Errors
-    /// Says which value of which place is wrong and what it may be.
-    pub fn load(flags: Flags) -> Result<Self, ConfigError> {
-        let file = flags.config.as_deref().map(Layer::read).transpose()?;
-        flags.layer.over(file.unwrap_or_default()).check()
+    fn common(&self) -> &Common {
+        &self.common
     }
-}
 
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
-}
-
-impl Layer {
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        let in_file = |error: toml::de::Error| ConfigError::File {
-            path: path.to_owned(),
-            detail: error.to_string().trim_end().to_owned(),
+    fn check(&mut self, sources: &Sources) -> Result<Config, SettingError> {
+        let base = self.port_base;
+        let port = |own: &mut Option<u16>, offset| {
+            *own.get_or_insert(if base == 0 { 0 } else { base + offset })
         };
-        toml::from_str(&read(path)?).map_err(in_file)
-    }
-
-    fn over(self, lower: Self) -> Self {
-        Self {
-            data_dir: self.data_dir.or(lower.data_dir),
-            name: self.name.or(lower.name),
-            bind: self.bind.or(lower.bind),
-            advertise: self.advertise.or(lower.advertise),
-            port_base: self.port_base.or(lower.port_base),
-            gossip_port: self.gossip_port.or(lower.gossip_port),
-            introducer_port: self.introducer_port.or(lower.introducer_port),
-            rpc_port: self.rpc_port.or(lower.rpc_port),
-            introducer: self.introducer.or(lower.introducer),
-            seed: self.seed.or(lower.seed),
-            ready_file: self.ready_file.or(lower.ready_file),
-            gossip_key: self.gossip_key.or(lower.gossip_key),
-            gossip_key_file: self.gossip_key_file.or(lower.gossip_key_file),
-            leave_on_terminate: self.leave_on_terminate.or(lower.leave_on_terminate),
-            probe_interval_ms: self.probe_interval_ms.or(lower.probe_interval_ms),
-            probe_timeout_ms: self.probe_timeout_ms.or(lower.probe_timeout_ms),
-            suspicion_multiplier: self.suspicion_multiplier.or(lower.suspicion_multiplier),
-            rejoin_interval_ms: self.rejoin_interval_ms.or(lower.rejoin_interval_ms),
-        }
-    }
-
-    fn check(self) -> Result<Config, ConfigError> {
-        let bind = self.checked_bind()?;
-        let introducer = self.introducer.unwrap_or(false);
+        let introducer_port = port(&mut self.introducer_port, 1);
         Ok(Config {
-            advertise: self.checked_advertise(bind)?,
-            gossip_port: self.port(self.gossip_port, 0)?,
-            introducer_port: introducer.then(|| self.port(self.introducer_port, 1)).transpose()?,
-            rpc_port: self.port(self.rpc_port, 2)?,
-            name: self.checked_name()?,
-            seeds: self.checked_seeds()?,
-            keys: self.checked_keys()?,
-            settings: self.checked_settings()?,
-            bind,
-            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("data")),
-            ready_file: self.ready_file,
-            leave_on_terminate: self.leave_on_terminate.unwrap_or(false),
+            advertise: self.checked_advertise(sources)?,
+            gossip_port: port(&mut self.gossip_port, 0),
+            introducer_port: self.introducer.then_some(introducer_port),
+            rpc_port: port(&mut self.rpc_port, 2),
+            name: self.checked_name(sources)?,
+            seeds: self.checked_seeds(sources)?,
+            keys: self.checked_keys(sources)?,
+            settings: self.checked_settings(sources)?,
+            bind: self.bind,
+            data_dir: self.data_dir.clone(),
+            ready_file: self.ready_file.clone(),
+            leave_on_terminate: self.leave_on_terminate,
         })
     }
+}
 
-    fn checked_bind(&self) -> Result<IpAddr, ConfigError> {
-        match given(self.bind.as_deref()) {
-            None => Ok(Ipv4Addr::LOCALHOST.into()),
-            Some(text) => text.parse().map_err(|_error| ConfigError::Text {
-                key: "bind",
-                value: text.to_owned(),
-                reason: "not an IP address; names go to --advertise".to_owned(),
-            }),
+impl Flags {
+    fn checked_advertise(&mut self, sources: &Sources) -> Result<String, SettingError> {
+        self.advertise = given(self.advertise.as_deref());
+        if let Some(host) = &self.advertise {
+            let checked = check_text("advertise", host, MAX_ADDRESS_BYTES);
+            checked.map_err(|error| sources.wrong("advertise", format_args!("{host:?}"), error))?;
+        } else if self.bind.is_unspecified() {
+            let reason =
+                "listens everywhere, so say by --advertise at which host the others reach us";
+            return Err(sources.wrong("bind", self.bind, reason));
         }
+        Ok(self.advertise.get_or_insert(self.bind.to_string()).clone())
     }
 
-    fn checked_advertise(&self, bind: IpAddr) -> Result<String, ConfigError> {
-        let wrong = |value: &str, reason: String| ConfigError::Text {
-            key: "advertise",
-            value: value.to_owned(),
-            reason,
+    fn checked_name(&mut self, sources: &Sources) -> Result<Option<String>, SettingError> {
+        self.name = given(self.name.as_deref()).or_else(host_name);
+        if let Some(name) = &self.name {
+            let checked = check_text("name", name, MAX_NAME_BYTES);
+            checked.map_err(|error| sources.wrong("name", format_args!("{name:?}"), error))?;
+        }
+        Ok(self.name.clone())
+    }
+
+    fn checked_seeds(&mut self, sources: &Sources) -> Result<Vec<Seed>, SettingError> {
+        self.seed.retain(|text| !text.trim().is_empty());
+        let parse = |text: &String| {
+            text.parse().map_err(|error| sources.wrong("seed", format_args!("{text:?}"), error))
         };
-        match given(self.advertise.as_deref()) {
-            Some(host) => check_text("advertise", host, MAX_ADDRESS_BYTES)
-                .map(|()| host.to_owned())
-                .map_err(|error| wrong(host, error.to_string())),
-            None if bind.is_unspecified() => {
-                let reason = format!(
-                    "--bind {bind} listens everywhere, so say at which host the others reach us"
-                );
-                Err(wrong("", reason))
-            }
-            None => Ok(bind.to_string()),
-        }
-    }
-
-    fn port(&self, own: Option<u16>, offset: u16) -> Result<u16, ConfigError> {
-        const LAST_OFFSET: u16 = 5;
-        let base = self.port_base.unwrap_or(6_000);
-        in_range("port-base", u64::from(base), 0..=u64::from(u16::MAX - LAST_OFFSET))?;
-        Ok(own.unwrap_or(if base == 0 { 0 } else { base + offset }))
-    }
-
-    fn checked_name(&self) -> Result<Option<String>, ConfigError> {
-        let name = given(self.name.as_deref());
-        if let Some(name) = name {
-            check_text("name", name, MAX_NAME_BYTES).map_err(ConfigError::Name)?;
-        }
-        Ok(name.map(str::to_owned))
-    }
-
-    fn checked_seeds(&self) -> Result<Vec<Seed>, ConfigError> {
-        let texts = self.seed.iter().flatten().filter(|text| !text.trim().is_empty());
-        let mut seeds = texts.map(|text| text.parse()).collect::<Result<Vec<Seed>, _>>()?;
+        let mut seeds = self.seed.iter().map(parse).collect::<Result<Vec<Seed>, _>>()?;
         seeds.sort_unstable();
         seeds.dedup();
-        at_most("seed", seeds.len(), MAX_SEEDS)?;
+        if seeds.len() > MAX_SEEDS {
+            let count = format_args!("{} values", seeds.len());
+            return Err(sources.wrong("seed", count, format_args!("at most {MAX_SEEDS} may be")));
+        }
         Ok(seeds)
     }
 
-    fn checked_keys(&self) -> Result<KeyRing, ConfigError> {
-        let mut keys = read_keys("gossip-key", self.gossip_key.iter().flat_map(|k| k.split(',')))?;
+    /// No error shows a key.
+    fn checked_keys(&self, sources: &Sources) -> Result<KeyRing, SettingError> {
+        let wrong =
+            |reason: &dyn std::fmt::Display| sources.wrong("gossip_key", "(not shown)", reason);
+        let mut keys = read_keys(self.gossip_key.iter().flat_map(|keys| keys.split(',')))
+            .map_err(|error| wrong(&error))?;
         if let Some(path) = &self.gossip_key_file {
-            let text = read(path)?;
+            let wrong = |reason: &dyn std::fmt::Display| {
+                sources.wrong("gossip_key_file", format_args!("{path:?}"), reason)
+            };
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;
             let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-            keys.extend(read_keys(&path.display().to_string(), lines)?);
-            if keys.is_empty() {
-                let detail = "holds no key".to_owned();
-                return Err(ConfigError::File { path: path.clone(), detail });
+            let more = read_keys(lines).map_err(|error| wrong(&error))?;
+            if more.is_empty() {
+                return Err(wrong(&"holds no key"));
             }
+            keys.extend(more);
         }
-        at_most("gossip-key", keys.len(), MAX_KEYS)?;
+        if keys.len() > MAX_KEYS {
+            return Err(wrong(&format_args!("{} keys; at most {MAX_KEYS} may be", keys.len())));
+        }
         Ok(KeyRing::new(keys))
     }
 
-    fn checked_settings(&self) -> Result<Settings, ConfigError> {
-        let default = Settings::default();
-        let settings = Settings {
-            probe_interval_ms: self.probe_interval_ms.unwrap_or(default.probe_interval_ms),
-            probe_timeout_ms: self.probe_timeout_ms.unwrap_or(default.probe_timeout_ms),
-            suspicion_multiplier: self.suspicion_multiplier.unwrap_or(default.suspicion_multiplier),
-            rejoin_interval_ms: self.rejoin_interval_ms.unwrap_or(default.rejoin_interval_ms),
-            ..default
-        };
-        in_range("probe-interval-ms", settings.probe_interval_ms, 50..=60_000)?;
-        let longest_ms = settings.probe_interval_ms / 2 - 1;
-        in_range("probe-timeout-ms", settings.probe_timeout_ms, 10..=longest_ms)?;
-        in_range("suspicion-multiplier", settings.suspicion_multiplier.into(), 1..=100)?;
-        in_range("rejoin-interval-ms", settings.rejoin_interval_ms, 1_000..=3_600_000)?;
-        Ok(settings)
+    fn checked_settings(&self, sources: &Sources) -> Result<Settings, SettingError> {
+        let longest_ms = self.probe_interval_ms / 2 - 1;
+        sources.within("probe_timeout_ms", self.probe_timeout_ms, (10, longest_ms))?;
+        Ok(Settings {
+            probe_interval_ms: self.probe_interval_ms,
+            probe_timeout_ms: self.probe_timeout_ms,
+            suspicion_multiplier: self.suspicion_multiplier,
+            rejoin_interval_ms: self.rejoin_interval_ms,
+            ..Settings::default()
+        })
     }
 }
 
-/// An empty variable, as compose files make them, is one that is not set.
-fn given(text: Option<&str>) -> Option<&str> {
-    text.map(str::trim).filter(|text| !text.is_empty())
+/// An empty value, as templates make them, is one that is not given.
+fn given(text: Option<&str>) -> Option<String> {
+    text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-fn read_keys<'a>(
-    place: &str,
-    texts: impl Iterator<Item = &'a str>,
-) -> Result<Vec<Key>, ConfigError> {
-    let parse = |text: &str| {
-        text.parse().map_err(|source| ConfigError::Key { place: place.to_owned(), source })
-    };
-    texts.filter(|text| !text.trim().is_empty()).map(parse).collect()
+fn read_keys<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<Key>, KeyError> {
+    texts.filter(|text| !text.trim().is_empty()).map(str::parse).collect()
 }
 
-fn in_range(key: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<(), ConfigError> {
-    let (least, most) = range.clone().into_inner();
-    if range.contains(&value) {
-        Ok(())
-    } else {
-        Err(ConfigError::OutOfRange { key, value, least, most })
-    }
-}
-
-fn at_most(key: &'static str, count: usize, limit: usize) -> Result<(), ConfigError> {
-    if count <= limit { Ok(()) } else { Err(ConfigError::TooMany { key, count, limit }) }
+/// The host's name, if it can be a member's.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
+    (!name.is_empty() && name.len() <= MAX_NAME_BYTES).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use std::path::Path;
 
     use super::*;
+    use crate::startup::{self, Loaded};
 
-    fn load(args: &[&str]) -> Result<Config, ConfigError> {
-        Config::load(Flags::parse_from([&["member"], args].concat()))
+    fn loaded(args: &[&str]) -> Result<Loaded<Flags>, SettingError> {
+        startup::load([&["member"], args].concat())
     }
 
-    fn load_file(text: &str, args: &[&str]) -> Result<Config, ConfigError> {
+    fn load(args: &[&str]) -> Result<Config, SettingError> {
+        loaded(args).map(|loaded| loaded.config)
+    }
+
+    fn load_file(text: &str, args: &[&str]) -> Result<Config, SettingError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("member.toml");
         std::fs::write(&path, text).unwrap();
@@ -402,7 +278,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let text =
-            "port-base = 7000\nintroducer = true\nseed = [\"a:1\", \"b:2\"]\nname = \"file\"";
+            "port_base = 7000\nintroducer = true\nseed = [\"a:1\", \"b:2\"]\nname = \"file\"";
         let config = load_file(text, &["--name", "flag"]).unwrap();
         assert_eq!((config.gossip_port, config.introducer_port), (7_000, Some(7_001)));
         assert_eq!((config.name.as_deref(), config.seeds.len()), (Some("flag"), 2));
@@ -416,23 +292,26 @@ mod tests {
     fn bad_values_are_named_with_what_they_may_be() {
         let key = "00".repeat(32);
         for (args, expected) in [
-            (&["--bind", "host"][..], "bind = \"host\": not an IP address"),
+            (&["--bind", "host"][..], "bind = \"host\": invalid IP address"),
             (&["--bind", "0.0.0.0"], "at which host the others reach us"),
-            (
-                &["--port-base", "65531"],
-                "port-base = 65531 is out of range: it must be between 0 and 65530",
-            ),
+            (&["--port-base", "65531"], "port_base = 65531: must be 0 to 65530 (flag --port-base)"),
             (&["--seed", "nowhere"], "host:port"),
             (&["--seed", "a:0"], "host:port"),
             (&["--name", &"n".repeat(65)], "more than the limit of 64"),
-            (&["--probe-interval-ms", "49"], "between 50 and 60000"),
-            (&["--probe-timeout-ms", "250"], "between 10 and 249"),
-            (&["--suspicion-multiplier", "0"], "between 1 and 100"),
-            (&["--rejoin-interval-ms", "5"], "between 1000 and 3600000"),
+            (&["--probe-interval-ms", "49"], "50 to 60000"),
+            (&["--probe-timeout-ms", "250"], "10 to 249"),
+            (&["--suspicion-multiplier", "0"], "1 to 100"),
+            (&["--rejoin-interval-ms", "5"], "1000 to 3600000"),
             (&["--gossip-key", "abc"], "64 hexadecimal digits"),
-            (&["--gossip-key", &[key.as_str(); 9].join(",")], "more than the limit of 8"),
-            (&["--gossip-key-file", "/nowhere/key"], "cannot read /nowhere/key"),
-            (&["--config", "/nowhere/toml"], "cannot read /nowhere/toml"),
+            (&["--gossip-key", &[key.as_str(); 9].join(",")], "9 keys; at most 8"),
+            (
+                &["--gossip-key-file", "/nowhere/key"],
+                "gossip_key_file = \"/nowhere/key\": cannot be read",
+            ),
+            (
+                &["--config", "/nowhere/toml"],
+                "cannot read the configuration file \"/nowhere/toml\"",
+            ),
         ] {
             let error = load(args).unwrap_err().to_string();
             assert!(error.contains(expected), "{args:?}: {error}");
@@ -442,9 +321,9 @@ mod tests {
     #[test]
     fn unknown_and_mistyped_keys_of_the_file_are_named_with_the_file() {
         for (text, expected) in [
-            ("port-bas = 1", "port-bas"),
-            ("port-base = \"x\"", "port-base"),
-            ("port-base = 70000", "port-base"),
+            ("port_bas = 1", "port_bas"),
+            ("port_base = \"x\"", "port_base = \"x\": must be 0 to 65530"),
+            ("port_base = 70000", "port_base = 70000: must be 0 to 65530"),
             ("= 3", "TOML"),
         ] {
             let error = load_file(text, &[]).unwrap_err().to_string();
@@ -466,9 +345,17 @@ mod tests {
         std::fs::write(&path, "# none\n").unwrap();
         assert!(load(&["--gossip-key-file", file]).unwrap_err().to_string().contains("no key"));
         let empty = load(&["--advertise", "", "--seed", "", "--name", ""]).unwrap();
-        assert_eq!(
-            (empty.advertise.as_str(), empty.seeds.len(), empty.name),
-            ("127.0.0.1", 0, None)
-        );
+        assert_eq!((empty.advertise.as_str(), empty.seeds.len()), ("127.0.0.1", 0));
+        assert_ne!(empty.name.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn no_key_is_ever_shown() {
+        let key = "ab".repeat(32);
+        let text = loaded(&["--gossip-key", &key]).unwrap().print().unwrap();
+        assert!(!text.contains(&key), "{text}");
+        assert!(text.contains("# gossip_key is not shown (flag --gossip-key)"), "{text}");
+        let error = load(&["--gossip-key", "abcd"]).unwrap_err().to_string();
+        assert!(!error.contains("abcd") && error.contains("flag --gossip-key"), "{error}");
     }
 }

@@ -27,8 +27,7 @@ use crate::seeds::{Resolved, Resolver, Seed};
 use crate::server::{Command, MAX_COMMANDS, MemberServer, Published, serve};
 use crate::sockets::{Arrived, BindError, Door, Sockets};
 use crate::store::{Store, StoreError};
-use crate::swim::member::MAX_NAME_BYTES;
-use crate::swim::{MemberId, Output, Profile, Start, Swim, Tags};
+use crate::swim::{Output, Profile, Start, Swim, Tags};
 use crate::wire::{Endpoint, Listener};
 
 /// How long a leaving member stays to tell the others.
@@ -147,7 +146,7 @@ impl Daemon {
             id: memory.id(),
             incarnation,
             profile: Profile {
-                name: config.name.clone().unwrap_or_else(|| host_name(memory.id())),
+                name: config.name.clone().unwrap_or_else(|| format!("member-{}", memory.id())),
                 address: addresses.gossip,
                 tags: memory.tags().clone(),
             },
@@ -349,17 +348,17 @@ async fn advertised(config: &Config, bound: SocketAddr) -> Result<SocketAddr, Da
         .ok_or_else(|| failed(format!("it has no address of the kind of --bind {}", config.bind)))
 }
 
-fn host_name(id: MemberId) -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
-    if name.is_empty() || name.len() > MAX_NAME_BYTES { format!("member-{id}") } else { name }
-}
-
 fn announce(config: &Config, addresses: &Addresses) -> Result<(), DaemonError> {
     let Addresses { id, gossip, introducer, rpc, socket, .. } = addresses;
     let introducer = introducer.map(|address| address.to_string());
     let socket = socket.clone().map(|path| Endpoint::Unix(path).to_string());
     info!(%id, %gossip, introducer, %rpc, socket, sealed = !config.keys.is_empty(), "member serves");
+    if config.keys.is_empty() && !config.bind.is_loopback() {
+        warn!(
+            bind = %config.bind,
+            "gossip is not sealed: whoever reaches this port can read it and join; set OUTRIGGER_GOSSIP_KEY or --gossip-key-file"
+        );
+    }
     match &config.ready_file {
         Some(path) => write_ready_file(path.clone(), addresses),
         None => Ok(()),

@@ -14,7 +14,7 @@
 //! - [`swim`]: the protocol without I/O; [`codec`] and [`key`]: what a datagram looks like, and who can read it.
 //! - [`daemon`]: the loop; [`sockets`], [`seeds`], [`server`], [`memory`], [`store`],
 //!   [`report`]: its edges.
-//! - [`config`]: flags, variables, file.
+//! - [`config`], [`startup`]: settings; where they come from, and the log.
 
 pub mod codec;
 pub mod config;
@@ -26,6 +26,8 @@ pub mod rpc;
 pub mod seeds;
 pub mod server;
 pub mod sockets;
+#[path = "../../state-machine/src/startup/mod.rs"]
+pub mod startup;
 pub mod store;
 pub mod swim;
 #[path = "../../state-machine/src/wire/mod.rs"]

@@ -359,7 +359,7 @@ async fn what_cannot_work_ends_with_its_exit_code_and_says_why() {
         (&root.path().join("file/x"), vec![any], 4, "cannot write"),
         (&second, vec![any, &taken], 3, "cannot listen on 127.0.0.1"),
         (&second, vec![any, &taken_rpc], 3, "/tcp"),
-        (&second, vec!["--port-base=65535"], 2, "out of range"),
+        (&second, vec!["--port-base=65535"], 2, "must be 0 to 65530"),
         (&second, vec!["--port-base=65536"], 2, "65536"),
         (&second, vec!["--seed=nowhere"], 2, "host:port"),
         (&second, vec!["--no-such-flag"], 2, "--no-such-flag"),

@@ -1,59 +1,42 @@
-//! Settings: flags, then environment (`OUTRIGGER_…`), then a TOML file, then the defaults below; checked as a whole.
+//! Settings of the process. Each is one field of [`Settings`], with its default and range; see [`state_machine::startup`] for where values
+//! come from.
 
 use std::fmt::Display;
-use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
-use serde::Deserialize;
+use serde::Serialize;
 
 use member::wire::Endpoint as MemberEndpoint;
+use state_machine::startup::{Common, Layered, Preset, SettingError, Sources, within};
 
 use crate::rpc::wire::Endpoint;
 
-/// The defaults, in one place.
-pub mod defaults {
-    use std::net::{IpAddr, Ipv4Addr};
+/// Offset of the HTTP port from the base.
+const HTTP_PORT_OFFSET: u16 = 3;
+/// Offset of the raft port from the base.
+const RAFT_PORT_OFFSET: u16 = 4;
+/// Leader speaks at least this often, in milliseconds, unless the election timeout is short.
+const HEARTBEAT_MS: u32 = 50;
+/// Longest election timeout, in milliseconds, unless the shortest is long.
+const ELECTION_TIMEOUT_MAX_MS: u32 = 600;
 
-    /// First of the node's ports.
-    pub const PORT_BASE: u16 = 6000;
-    /// Offset of the raft port from the base.
-    pub const RAFT_PORT_OFFSET: u16 = 4;
-    /// Offset of the member's RPC port from the base.
-    pub const MEMBER_PORT_OFFSET: u16 = 2;
-    /// Offset of the state machine's port from the base.
-    pub const STATE_MACHINE_PORT_OFFSET: u16 = 5;
-    /// Listen on loopback only.
-    pub const BIND: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    /// Unit of the core's time, in milliseconds.
-    pub const TICK_MS: u32 = 10;
-    /// Leader speaks at least this often, in milliseconds.
-    pub const HEARTBEAT_MS: u32 = 50;
-    /// Shortest election timeout, in milliseconds. Not lower: real networks stall.
-    pub const ELECTION_TIMEOUT_MIN_MS: u32 = 300;
-    /// Longest election timeout, in milliseconds.
-    pub const ELECTION_TIMEOUT_MAX_MS: u32 = 600;
-    /// How long a bootstrapping node looks for an existing cluster first, in milliseconds.
-    pub const DISCOVERY_WINDOW_MS: u32 = 3000;
-    /// A learner is promoted after being caught up and alive for this long, in milliseconds.
-    pub const PROMOTE_AFTER_MS: u32 = 2000;
-    /// Voters that the autopilot aims at.
-    pub const TARGET_VOTERS: u32 = 5;
-    /// Learners that the autopilot admits.
-    pub const MAX_LEARNERS: u32 = 20;
-    /// Payloads of the newest entries kept in memory, in MiB.
-    pub const LOG_CACHE_MIB: u32 = 64;
-    /// Size of a log segment, in MiB.
-    pub const SEGMENT_MIB: u32 = 64;
-    /// Longest wait of a client's command at this node, in milliseconds.
-    pub const REQUEST_TIMEOUT_MS: u32 = 10_000;
-}
+/// The timings of the program that this one is modelled on: slow, for links that are slow.
+const ORIGINAL: Preset = Preset {
+    name: "original",
+    values: &[
+        ("heartbeat_ms", "375"),
+        ("election_timeout_min_ms", "750"),
+        ("election_timeout_max_ms", "1500"),
+    ],
+};
 
 /// Whether this node may make a new cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bootstrap {
     /// Only after the discovery window showed no member of an existing cluster.
@@ -62,33 +45,53 @@ pub enum Bootstrap {
     Now,
 }
 
-/// Command line, environment and file share these names; `None` = not given there.
-#[derive(Clone, Debug, Default, Parser, Deserialize)]
+/// Several timings by one name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Timings {
+    /// The defaults of the settings.
+    #[default]
+    Default,
+    /// heartbeat 375 ms, election timeout 750–1500 ms
+    Original,
+}
+
+/// What can be said by flag, variable or file.
+#[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "raft", version, about = "Consensus sidecar: agrees with its peers on the order of commands", after_help = EXIT_CODES)]
-#[serde(deny_unknown_fields)]
 pub struct Settings {
     /// TOML file with these settings, its keys written with underscores (`port_base = 6000`)
     #[arg(long, env = "OUTRIGGER_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// The node's directory; raft uses `raft/` in it [default: data]
-    #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    /// Timings by one name; what is said of one setting itself wins
+    #[arg(long, env = "OUTRIGGER_PRESET", value_name = "NAME", value_enum, default_value_t)]
+    pub preset: Timings,
+    /// What every daemon can be told.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    /// The node's directory; raft uses `raft/` in it
+    #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR", default_value = "data")]
+    pub data_dir: PathBuf,
     /// Name for people [default: host name]
     #[arg(long, env = "OUTRIGGER_NAME")]
     pub name: Option<String>,
-    /// IP address to listen on [default: 127.0.0.1]
-    #[arg(long, env = "OUTRIGGER_BIND", value_name = "IP")]
-    pub bind: Option<IpAddr>,
+    /// IP address to listen on
+    #[arg(long, env = "OUTRIGGER_BIND", value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub bind: IpAddr,
     /// Host that other nodes reach this one by [default: --bind, or the host name when that is 0.0.0.0]
     #[arg(long, env = "OUTRIGGER_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
-    /// First of the node's ports; raft listens on base + 4; 0 = any free port [default: 6000]
-    #[arg(long, env = "OUTRIGGER_PORT_BASE", value_name = "PORT")]
-    pub port_base: Option<u16>,
+    /// First of the node's ports; raft listens on base + 3 and base + 4; 0 = any free ports
+    #[arg(long, env = "OUTRIGGER_PORT_BASE", value_name = "PORT", default_value_t = 6000)]
+    pub port_base: u16,
     /// Port for peers and clients [default: base + 4]
     #[arg(long, env = "OUTRIGGER_RAFT_PORT", value_name = "PORT")]
     pub raft_port: Option<u16>,
+    /// Port for HTTP [default: base + 3]
+    #[arg(long, env = "OUTRIGGER_HTTP_PORT", value_name = "PORT")]
+    pub http_port: Option<u16>,
     /// Where the member daemon answers [default: the socket member.sock in the data directory]
     #[arg(long, env = "OUTRIGGER_MEMBER", value_name = "ENDPOINT")]
     pub member: Option<String>,
@@ -101,42 +104,53 @@ pub struct Settings {
     /// Write addresses and process id to this file (JSON) when serving
     #[arg(long, env = "OUTRIGGER_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// Unit of the timers, 1–100 ms [default: 10]
-    #[arg(long, env = "OUTRIGGER_TICK_MS", value_name = "MS")]
-    pub tick_ms: Option<u32>,
-    /// A leader speaks at least this often, one tick to a third of the election timeout [default: 50]
+    /// Unit of the timers, 1–100 ms
+    #[arg(long, env = "OUTRIGGER_TICK_MS", value_name = "MS", default_value_t = 10, value_parser = within::<u32>(1..=100))]
+    pub tick_ms: u32,
+    /// A leader speaks at least this often, one tick to half of the shortest election timeout [default: 50, or less]
     #[arg(long, env = "OUTRIGGER_HEARTBEAT_MS", value_name = "MS")]
     pub heartbeat_ms: Option<u32>,
-    /// Shortest election timeout, 50–60000 ms [default: 300]
-    #[arg(long, env = "OUTRIGGER_ELECTION_TIMEOUT_MIN_MS", value_name = "MS")]
-    pub election_timeout_min_ms: Option<u32>,
-    /// Longest election timeout, above the shortest, up to 120000 ms [default: 600]
+    /// Shortest election timeout, 50–60000 ms
+    #[arg(long, env = "OUTRIGGER_ELECTION_TIMEOUT_MIN_MS", value_name = "MS", default_value_t = 300, value_parser = within::<u32>(50..=60_000))]
+    pub election_timeout_min_ms: u32,
+    /// Longest election timeout, above the shortest, up to 120000 ms [default: 600, or more]
     #[arg(long, env = "OUTRIGGER_ELECTION_TIMEOUT_MAX_MS", value_name = "MS")]
     pub election_timeout_max_ms: Option<u32>,
-    /// How long --bootstrap looks for an existing cluster first, 0–60000 ms [default: 3000]
-    #[arg(long, env = "OUTRIGGER_DISCOVERY_WINDOW_MS", value_name = "MS")]
-    pub discovery_window_ms: Option<u32>,
-    /// A learner becomes a voter after being caught up and alive for this long, 0–3600000 ms [default: 2000]
-    #[arg(long, env = "OUTRIGGER_PROMOTE_AFTER_MS", value_name = "MS")]
-    pub promote_after_ms: Option<u32>,
-    /// Voters to aim at, 1–9; an odd number is kept [default: 5]
-    #[arg(long, env = "OUTRIGGER_TARGET_VOTERS", value_name = "N")]
-    pub target_voters: Option<u32>,
-    /// Learners to admit, 0–100 [default: 20]
-    #[arg(long, env = "OUTRIGGER_MAX_LEARNERS", value_name = "N")]
-    pub max_learners: Option<u32>,
-    /// Memory for the newest entries, 8–4096 MiB [default: 64]
-    #[arg(long, env = "OUTRIGGER_LOG_CACHE_MIB", value_name = "MIB")]
-    pub log_cache_mib: Option<u32>,
-    /// Size of one file of the log, 16–1024 MiB [default: 64]
-    #[arg(long, env = "OUTRIGGER_SEGMENT_MIB", value_name = "MIB")]
-    pub segment_mib: Option<u32>,
-    /// Longest wait of a command at this node, 100–3600000 ms [default: 10000]
-    #[arg(long, env = "OUTRIGGER_REQUEST_TIMEOUT_MS", value_name = "MS")]
-    pub request_timeout_ms: Option<u32>,
+    /// How long --bootstrap looks for an existing cluster first, 0–60000 ms
+    #[arg(long, env = "OUTRIGGER_DISCOVERY_WINDOW_MS", value_name = "MS", default_value_t = 3000, value_parser = within::<u32>(0..=60_000))]
+    pub discovery_window_ms: u32,
+    /// A learner becomes a voter after being caught up and alive for this long, 0–3600000 ms
+    #[arg(long, env = "OUTRIGGER_PROMOTE_AFTER_MS", value_name = "MS", default_value_t = 2000, value_parser = within::<u32>(0..=3_600_000))]
+    pub promote_after_ms: u32,
+    /// Voters to aim at, 1–9; an odd number is kept
+    #[arg(long, env = "OUTRIGGER_TARGET_VOTERS", value_name = "N", default_value_t = 5, value_parser = within::<usize>(1..=9))]
+    pub target_voters: usize,
+    /// Learners to admit, 0–100
+    #[arg(long, env = "OUTRIGGER_MAX_LEARNERS", value_name = "N", default_value_t = 20, value_parser = within::<usize>(0..=100))]
+    pub max_learners: usize,
+    /// When nodes leave or die, keep so many voters at least, 1–9
+    #[arg(long, env = "OUTRIGGER_MIN_VOTERS", value_name = "N", default_value_t = 3, value_parser = within::<usize>(1..=9))]
+    pub min_voters: usize,
+    /// A voter that nobody hears for this long is replaced by a learner, or given up, 1000–86400000 ms
+    #[arg(long, env = "OUTRIGGER_DEAD_AFTER_MS", value_name = "MS", default_value_t = 30_000, value_parser = within::<u32>(1_000..=86_400_000))]
+    pub dead_after_ms: u32,
+    /// Leave the cluster on SIGTERM; a second signal, or having to stay, ends the process as a member
+    #[arg(long, env = "OUTRIGGER_LEAVE_ON_TERMINATE", default_value_t = false, value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub leave_on_terminate: bool,
+    /// How long to try to leave, 100–600000 ms
+    #[arg(long, env = "OUTRIGGER_LEAVE_TIMEOUT_MS", value_name = "MS", default_value_t = 15_000, value_parser = within::<u32>(100..=600_000))]
+    pub leave_timeout_ms: u32,
+    /// Memory for the newest entries, 8–4096 MiB
+    #[arg(long, env = "OUTRIGGER_LOG_CACHE_MIB", value_name = "MIB", default_value_t = 64, value_parser = within::<usize>(8..=4096))]
+    pub log_cache_mib: usize,
+    /// Size of one file of the log, 16–1024 MiB
+    #[arg(long, env = "OUTRIGGER_SEGMENT_MIB", value_name = "MIB", default_value_t = 64, value_parser = within::<u64>(16..=1024))]
+    pub segment_mib: u64,
+    /// Longest wait of a command at this node, 100–3600000 ms
+    #[arg(long, env = "OUTRIGGER_REQUEST_TIMEOUT_MS", value_name = "MS", default_value_t = 10_000, value_parser = within::<u32>(100..=3_600_000))]
+    pub request_timeout_ms: u32,
     /// Do not wait for the disk: an acknowledged write may be lost when a machine dies. Every status shows it
-    #[arg(long, env = "OUTRIGGER_UNSAFE_NO_FSYNC")]
-    #[serde(default)]
+    #[arg(long, env = "OUTRIGGER_UNSAFE_NO_FSYNC", default_value_t = false, value_parser = BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub unsafe_no_fsync: bool,
 }
 
@@ -163,8 +177,10 @@ pub struct Config {
     pub bind: IpAddr,
     /// Host by which others reach this node.
     pub advertise: String,
-    /// Port to listen on; zero = any free one.
+    /// Port to listen on for peers and clients; zero = any free one.
     pub raft_port: u16,
+    /// Port to listen on for HTTP; zero = any free one.
+    pub http_port: u16,
     /// The member daemon.
     pub member: MemberEndpoint,
     /// The state machine.
@@ -181,14 +197,22 @@ pub struct Config {
     pub election_ticks_min: u32,
     /// Longest election timeout, in ticks.
     pub election_ticks_max: u32,
-    /// See [`defaults::DISCOVERY_WINDOW_MS`].
+    /// How long a bootstrapping node looks for an existing cluster first.
     pub discovery_window: Duration,
-    /// See [`defaults::PROMOTE_AFTER_MS`].
+    /// How long a learner must have been caught up and alive to be promoted.
     pub promote_after: Duration,
-    /// See [`defaults::TARGET_VOTERS`].
+    /// Voters that the autopilot aims at.
     pub target_voters: usize,
-    /// See [`defaults::MAX_LEARNERS`].
+    /// Learners that the autopilot admits.
     pub max_learners: usize,
+    /// Voters that are left at least when nodes leave or die.
+    pub min_voters: usize,
+    /// A voter that nobody hears gives its seat away after this long.
+    pub dead_after: Duration,
+    /// Whether SIGTERM means to leave the cluster.
+    pub leave_on_terminate: bool,
+    /// How long a node tries to leave.
+    pub leave_timeout: Duration,
     /// Bytes of payloads kept in memory.
     pub log_cache_bytes: usize,
     /// Bytes of one log segment.
@@ -199,183 +223,74 @@ pub struct Config {
     pub fsync: bool,
 }
 
-/// What is wrong with the settings.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}")]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The file is not what it should be.
-    #[error("configuration file {path}: {source}")]
-    Malformed {
-        /// Which.
-        path: PathBuf,
-        /// Names line and key.
-        source: toml::de::Error,
-    },
-    /// A value does not fit.
-    #[error("{name} = {value} is out of range: {allowed}")]
-    OutOfRange {
-        /// Which setting.
-        name: &'static str,
-        /// Its value.
-        value: String,
-        /// What is allowed.
-        allowed: String,
-    },
-    /// An endpoint is none.
-    #[error("{name}: {reason}")]
-    Endpoint {
-        /// Which setting.
-        name: &'static str,
-        /// Why.
-        reason: String,
-    },
-}
+impl Layered for Settings {
+    type Config = Config;
+    const PRESETS: &'static [Preset] = &[ORIGINAL];
 
-impl Settings {
-    /// Fills what is not given here from the file named by `config`, then from the defaults, and checks everything.
-    ///
-    /// # Errors
-    /// Names the setting, its value and what is allowed.
-    pub fn check(self) -> Result<Config, ConfigError> {
-        let file = self.config.as_deref().map_or_else(|| Ok(Self::default()), Self::read)?;
-        self.or(file).resolve()
+    fn common(&self) -> &Common {
+        &self.common
     }
 
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Malformed { path: path.to_owned(), source })
-    }
-
-    fn or(self, file: Self) -> Self {
-        Self {
-            config: self.config,
-            data_dir: self.data_dir.or(file.data_dir),
-            name: self.name.or(file.name),
-            bind: self.bind.or(file.bind),
-            advertise: self.advertise.or(file.advertise),
-            port_base: self.port_base.or(file.port_base),
-            raft_port: self.raft_port.or(file.raft_port),
-            member: self.member.or(file.member),
-            state_machine: self.state_machine.or(file.state_machine),
-            bootstrap: self.bootstrap.or(file.bootstrap),
-            ready_file: self.ready_file.or(file.ready_file),
-            tick_ms: self.tick_ms.or(file.tick_ms),
-            heartbeat_ms: self.heartbeat_ms.or(file.heartbeat_ms),
-            election_timeout_min_ms: self.election_timeout_min_ms.or(file.election_timeout_min_ms),
-            election_timeout_max_ms: self.election_timeout_max_ms.or(file.election_timeout_max_ms),
-            discovery_window_ms: self.discovery_window_ms.or(file.discovery_window_ms),
-            promote_after_ms: self.promote_after_ms.or(file.promote_after_ms),
-            target_voters: self.target_voters.or(file.target_voters),
-            max_learners: self.max_learners.or(file.max_learners),
-            log_cache_mib: self.log_cache_mib.or(file.log_cache_mib),
-            segment_mib: self.segment_mib.or(file.segment_mib),
-            request_timeout_ms: self.request_timeout_ms.or(file.request_timeout_ms),
-            unsafe_no_fsync: self.unsafe_no_fsync || file.unsafe_no_fsync,
-        }
-    }
-
-    fn resolve(self) -> Result<Config, ConfigError> {
-        let data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("data"));
-        let port_base = self.port_base.unwrap_or(defaults::PORT_BASE);
-        let bind = self.bind.unwrap_or(defaults::BIND);
+    fn check(&mut self, sources: &Sources) -> Result<Config, SettingError> {
+        let (tick_ms, min_ms) = (self.tick_ms, self.election_timeout_min_ms);
+        let longest_ms = ELECTION_TIMEOUT_MAX_MS.max(min_ms.saturating_mul(2));
+        let max_ms = *self.election_timeout_max_ms.get_or_insert(longest_ms);
+        sources.within("election_timeout_max_ms", max_ms, (min_ms + tick_ms, 120_000))?;
+        let beat_ms = HEARTBEAT_MS.min(min_ms / 3).max(tick_ms);
+        let heartbeat_ms = *self.heartbeat_ms.get_or_insert(beat_ms);
+        sources.within("heartbeat_ms", heartbeat_ms, (tick_ms, min_ms / 2))?;
         let host_name = host_name();
-        let tick_ms = ranged("tick_ms", self.tick_ms, defaults::TICK_MS, 1, 100)?;
-        let min_ms = ranged(
-            "election_timeout_min_ms",
-            self.election_timeout_min_ms,
-            defaults::ELECTION_TIMEOUT_MIN_MS,
-            50,
-            60_000,
-        )?;
-        let max_ms = ranged(
-            "election_timeout_max_ms",
-            self.election_timeout_max_ms,
-            defaults::ELECTION_TIMEOUT_MAX_MS.max(min_ms.saturating_mul(2)),
-            min_ms + tick_ms,
-            120_000,
-        )?;
-        let heartbeat_ms = ranged(
-            "heartbeat_ms",
-            self.heartbeat_ms,
-            defaults::HEARTBEAT_MS.min(min_ms / 3).max(tick_ms),
-            tick_ms,
-            min_ms / 3,
-        )?;
-        let advertise = self.advertise.unwrap_or_else(|| {
-            if bind.is_unspecified() { host_name.clone() } else { bind.to_string() }
-        });
-        check_host(&advertise)?;
+        let bind = self.bind;
+        let host = || if bind.is_unspecified() { host_name.clone() } else { bind.to_string() };
+        let advertise = self.advertise.get_or_insert_with(host);
+        check_host(advertise, sources)?;
         Ok(Config {
-            name: self.name.unwrap_or(host_name),
-            advertise,
+            name: self.name.get_or_insert(host_name).clone(),
+            advertise: advertise.clone(),
             bind,
-            raft_port: port("raft_port", self.raft_port, port_base, defaults::RAFT_PORT_OFFSET)?,
-            member: endpoint("member", self.member, &data_dir.join("member.sock"))?,
+            raft_port: port(
+                "raft_port",
+                &mut self.raft_port,
+                (self.port_base, RAFT_PORT_OFFSET),
+                sources,
+            )?,
+            http_port: port(
+                "http_port",
+                &mut self.http_port,
+                (self.port_base, HTTP_PORT_OFFSET),
+                sources,
+            )?,
+            member: endpoint(
+                "member",
+                &mut self.member,
+                &self.data_dir.join("member.sock"),
+                sources,
+            )?,
             state_machine: endpoint(
                 "state_machine",
-                self.state_machine,
-                &data_dir.join("machine.sock"),
+                &mut self.state_machine,
+                &self.data_dir.join("machine.sock"),
+                sources,
             )?,
             bootstrap: self.bootstrap,
-            ready_file: self.ready_file,
+            ready_file: self.ready_file.clone(),
             tick: millis(tick_ms),
             heartbeat_ticks: heartbeat_ms / tick_ms,
             election_ticks_min: min_ms.div_ceil(tick_ms),
             election_ticks_max: max_ms.div_ceil(tick_ms),
-            discovery_window: millis(ranged(
-                "discovery_window_ms",
-                self.discovery_window_ms,
-                defaults::DISCOVERY_WINDOW_MS,
-                0,
-                60_000,
-            )?),
-            promote_after: millis(ranged(
-                "promote_after_ms",
-                self.promote_after_ms,
-                defaults::PROMOTE_AFTER_MS,
-                0,
-                3_600_000,
-            )?),
-            target_voters: count(
-                "target_voters",
-                self.target_voters,
-                defaults::TARGET_VOTERS,
-                1,
-                9,
-            )?,
-            max_learners: count("max_learners", self.max_learners, defaults::MAX_LEARNERS, 0, 100)?,
-            log_cache_bytes: count(
-                "log_cache_mib",
-                self.log_cache_mib,
-                defaults::LOG_CACHE_MIB,
-                8,
-                4096,
-            )? << 20,
-            segment_bytes: u64::from(ranged(
-                "segment_mib",
-                self.segment_mib,
-                defaults::SEGMENT_MIB,
-                16,
-                1024,
-            )?) << 20,
-            request_timeout: millis(ranged(
-                "request_timeout_ms",
-                self.request_timeout_ms,
-                defaults::REQUEST_TIMEOUT_MS,
-                100,
-                3_600_000,
-            )?),
+            discovery_window: millis(self.discovery_window_ms),
+            promote_after: millis(self.promote_after_ms),
+            target_voters: self.target_voters,
+            max_learners: self.max_learners,
+            min_voters: self.min_voters,
+            dead_after: millis(self.dead_after_ms),
+            leave_on_terminate: self.leave_on_terminate,
+            leave_timeout: millis(self.leave_timeout_ms),
+            log_cache_bytes: self.log_cache_mib << 20,
+            segment_bytes: self.segment_mib << 20,
+            request_timeout: millis(self.request_timeout_ms),
             fsync: !self.unsafe_no_fsync,
-            data_dir,
+            data_dir: self.data_dir.clone(),
         })
     }
 }
@@ -384,56 +299,39 @@ fn millis(ms: u32) -> Duration {
     Duration::from_millis(ms.into())
 }
 
-fn ranged(
-    name: &'static str,
-    value: Option<u32>,
-    default: u32,
-    min: u32,
-    max: u32,
-) -> Result<u32, ConfigError> {
-    let value = value.unwrap_or(default);
-    if (min..=max).contains(&value) {
-        return Ok(value);
-    }
-    Err(ConfigError::OutOfRange {
-        name,
-        value: value.to_string(),
-        allowed: format!("{min} to {max}"),
-    })
-}
-
-fn count(
-    name: &'static str,
-    value: Option<u32>,
-    default: u32,
-    min: u32,
-    max: u32,
-) -> Result<usize, ConfigError> {
-    ranged(name, value, default, min, max).map(|value| value as usize)
-}
-
-fn port(name: &'static str, port: Option<u16>, base: u16, offset: u16) -> Result<u16, ConfigError> {
-    match (port, base) {
-        (Some(port), _) => Ok(port),
-        (None, 0) => Ok(0),
-        (None, base) => base.checked_add(offset).ok_or_else(|| ConfigError::OutOfRange {
-            name,
-            value: format!("port_base {base} + {offset}"),
-            allowed: "ports end at 65535".to_owned(),
-        }),
+/// The port that is given, or the one at its place in the node's block, which is filled in.
+fn port(
+    key: &str,
+    port: &mut Option<u16>,
+    (base, offset): (u16, u16),
+    sources: &Sources,
+) -> Result<u16, SettingError> {
+    let in_block = if base == 0 { Some(0) } else { base.checked_add(offset) };
+    match port.or(in_block) {
+        Some(found) => Ok(*port.insert(found)),
+        None => Err(sources.wrong(
+            "port_base",
+            base,
+            format_args!("{key} would be {base} + {offset}; ports end at 65535"),
+        )),
     }
 }
 
-fn endpoint<E>(name: &'static str, text: Option<String>, socket: &Path) -> Result<E, ConfigError>
+fn endpoint<E>(
+    key: &str,
+    text: &mut Option<String>,
+    socket: &Path,
+    sources: &Sources,
+) -> Result<E, SettingError>
 where
     E: FromStr<Err: Display>,
 {
-    let text = text.unwrap_or_else(|| format!("unix:{}", socket.display()));
-    text.parse().map_err(|error: E::Err| ConfigError::Endpoint { name, reason: error.to_string() })
+    let text = text.get_or_insert_with(|| format!("unix:{}", socket.display()));
+    text.parse().map_err(|error: E::Err| sources.wrong(key, format_args!("{text:?}"), error))
 }
 
 /// An address of this node that others could never connect to is refused here, not noticed there.
-fn check_host(host: &str) -> Result<(), ConfigError> {
+fn check_host(host: &str, sources: &Sources) -> Result<(), SettingError> {
     let is_letter = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     let is_right = match host.parse::<IpAddr>() {
         Ok(ip) => !ip.is_unspecified(),
@@ -442,11 +340,8 @@ fn check_host(host: &str) -> Result<(), ConfigError> {
     if is_right {
         return Ok(());
     }
-    Err(ConfigError::OutOfRange {
-        name: "advertise",
-        value: format!("\"{host}\""),
-        allowed: "a host name or IP address of this node, without a port".to_owned(),
-    })
+    let wanted = "must be a host name or IP address of this node, without a port";
+    Err(sources.wrong("advertise", format_args!("{host:?}"), wanted))
 }
 
 fn host_name() -> String {
@@ -455,22 +350,25 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use state_machine::startup::{Loaded, load};
+
     use super::*;
 
-    fn with_file(flags: &[&str], file: &str) -> Result<Config, ConfigError> {
+    fn with_file(flags: &[&str], file: &str) -> Result<Loaded<Settings>, SettingError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("raft.toml");
         fs::write(&path, file).unwrap();
-        let mut arguments = vec!["raft", "--config", path.to_str().unwrap()];
-        arguments.extend_from_slice(flags);
-        Settings::try_parse_from(arguments).unwrap().check()
+        load([&["raft", "--config", path.to_str().unwrap()], flags].concat())
     }
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let config =
-            with_file(&["--port-base", "7000"], "port_base = 8000\nname = \"file\"").unwrap();
+        let file = "port_base = 8000\nname = \"file\"";
+        let config = with_file(&["--port-base", "7000"], file).unwrap().config;
         assert_eq!((config.raft_port, config.name.as_str()), (7004, "file"));
+        assert_eq!(config.http_port, 7003);
         assert_eq!(
             (config.heartbeat_ticks, config.election_ticks_min, config.election_ticks_max),
             (5, 30, 60)
@@ -480,41 +378,71 @@ mod tests {
     }
 
     #[test]
-    fn bootstrap_may_stand_alone_or_say_when() {
-        let parse = |flag| Settings::try_parse_from(["raft", flag]).unwrap().bootstrap;
-        assert_eq!(parse("--bootstrap"), Some(Bootstrap::Window));
-        assert_eq!(parse("--bootstrap=now"), Some(Bootstrap::Now));
+    fn a_preset_sets_several_timings_and_gives_way_to_each() {
+        let ticks = |flags: &[&str], file| {
+            let config = with_file(flags, file).unwrap().config;
+            (config.heartbeat_ticks, config.election_ticks_min, config.election_ticks_max)
+        };
+        assert_eq!(ticks(&["--preset=original"], ""), (37, 75, 150));
+        assert_eq!(ticks(&["--preset=original"], "heartbeat_ms = 100"), (10, 75, 150));
+        assert_eq!(ticks(&[], "preset = \"original\""), (37, 75, 150));
+        assert_eq!(ticks(&["--preset=default"], "preset = \"original\""), (5, 30, 60));
+    }
+
+    #[test]
+    fn defaults_that_follow_from_others_are_printed() {
+        let text = with_file(&["--port-base=7000", "--data-dir=d"], "").unwrap().print().unwrap();
+        for shown in [
+            "raft_port = 7004",
+            "member = \"unix:d/member.sock\"",
+            "heartbeat_ms = 50",
+            "# bootstrap is not set",
+        ] {
+            assert!(text.contains(shown), "{shown}: {text}");
+        }
+        assert_eq!(with_file(&[], &text).unwrap().config.raft_port, 7004);
+    }
+
+    #[test]
+    fn flags_may_stand_alone_or_have_a_value() {
+        let load = |flag| with_file(&[flag], "unsafe_no_fsync = true").unwrap().config;
+        assert_eq!(load("--bootstrap").bootstrap, Some(Bootstrap::Window));
+        assert_eq!(load("--bootstrap=now").bootstrap, Some(Bootstrap::Now));
+        assert!(!load("--unsafe-no-fsync").fsync);
+        assert!(load("--unsafe-no-fsync=false").fsync);
     }
 
     #[test]
     fn what_does_not_fit_is_named() {
         for (file, named) in [
             ("prot_base = 1", "prot_base"),
-            ("port_base = 65535", "raft_port"),
-            ("heartbeat_ms = 200", "heartbeat_ms = 200 is out of range: 10 to 100"),
+            ("port_base = 65535", "raft_port would be 65535 + 4"),
+            ("heartbeat_ms = 200", "heartbeat_ms = 200: must be 10 to 150"),
             ("election_timeout_min_ms = 10", "50 to 60000"),
             ("election_timeout_max_ms = 300", "310 to 120000"),
             ("member = \"nowhere\"", "member"),
             ("tick_ms = \"ten\"", "tick_ms"),
             ("advertise = \"host:6004\"", "without a port"),
             ("advertise = \"\"", "advertise"),
-            ("advertise = \"0.0.0.0\"", "advertise = \"0.0.0.0\" is out of range"),
+            ("advertise = \"0.0.0.0\"", "advertise = \"0.0.0.0\": must be a host name"),
         ] {
             let error = with_file(&[], file).unwrap_err().to_string();
-            assert!(error.contains(named), "{file}: {error}");
+            assert!(error.contains(named) && error.contains("line 1"), "{file}: {error}");
         }
     }
 
     #[test]
     fn hosts_are_advertised_as_they_are_written() {
         for host in ["node-1.example", "10.0.0.1", "fd00::1"] {
-            let config = with_file(&["--advertise", host], "").unwrap();
+            let config = with_file(&["--advertise", host], "").unwrap().config;
             assert_eq!(config.advertise, host);
         }
     }
 
     #[test]
     fn any_free_port_stays_any() {
-        assert_eq!(with_file(&[], "port_base = 0").unwrap().raft_port, 0);
+        let config = with_file(&["--http-port", "80"], "port_base = 0").unwrap().config;
+        assert_eq!((config.raft_port, config.http_port), (0, 80));
+        assert_eq!(with_file(&[], "port_base = 0").unwrap().config.http_port, 0);
     }
 }

@@ -1,4 +1,5 @@
-//! Passing requests on: from a node that does not lead to the one that does, one hop, in batches.
+//! Passing requests on: from a node that does not lead to the one that does (or to the one that an operator means), one hop,
+//! in batches.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,8 @@ use tokio::sync::oneshot;
 
 use crate::deadline;
 use crate::rpc::client::{Answer, Outcome, QueryError, SubmitError};
-use crate::rpc::peer::{Forward, Forwarded, PeerServiceClient};
+use crate::rpc::operation::{Operated, OperationError};
+use crate::rpc::peer::{Answers, Forward, Forwarded, LeaveAnswer, PeerServiceClient};
 
 /// Most requests in one batch.
 pub const BATCH_ITEMS: usize = 256;
@@ -20,6 +22,11 @@ pub type SubmitResult = Result<(u64, Outcome), SubmitError>;
 /// Outcome of a read that was passed on.
 pub type QueryResult = Result<Answer, QueryError>;
 
+/// Outcome of an operator's wish that was passed on.
+pub type OperateResult = Result<Operated, OperationError>;
+/// The leader's word to a node that wants to leave.
+pub type LeaveResult = Result<LeaveAnswer, OperationError>;
+
 /// Something to pass on, and its caller.
 #[derive(Debug)]
 pub struct ForwardItem {
@@ -32,6 +39,8 @@ pub struct ForwardItem {
 enum Caller {
     Submit(oneshot::Sender<SubmitResult>),
     Query(oneshot::Sender<QueryResult>),
+    Operate(oneshot::Sender<OperateResult>),
+    Leave(oneshot::Sender<LeaveResult>),
 }
 
 impl ForwardItem {
@@ -47,6 +56,34 @@ impl ForwardItem {
         (Self { request, due, caller: Caller::Query(caller) }, answer)
     }
 
+    /// An operator's wish, to be answered until `due`.
+    pub fn operate(request: Forward, due: Instant) -> (Self, oneshot::Receiver<OperateResult>) {
+        let (caller, answer) = oneshot::channel();
+        (Self { request, due, caller: Caller::Operate(caller) }, answer)
+    }
+
+    /// This node's wish to leave, to be answered until `due`.
+    pub fn leave(due: Instant) -> (Self, oneshot::Receiver<LeaveResult>) {
+        let (caller, answer) = oneshot::channel();
+        (Self { request: Forward::Leave, due, caller: Caller::Leave(caller) }, answer)
+    }
+
+    /// Whether nobody waits for the answer any more: then it need not be sent.
+    pub fn is_abandoned(&self) -> bool {
+        match &self.caller {
+            Caller::Submit(caller) => caller.is_closed(),
+            Caller::Query(caller) => caller.is_closed(),
+            Caller::Operate(caller) => caller.is_closed(),
+            Caller::Leave(caller) => caller.is_closed(),
+        }
+    }
+
+    /// Answers a command as the other node would.
+    #[cfg(test)]
+    pub(crate) fn answer_for_tests(self, result: SubmitResult) {
+        self.caller.answer(Ok(Forwarded::Submit(result)));
+    }
+
     /// Nothing was sent.
     pub fn refuse(self) {
         self.caller.answer(Err(Failure::NotSent));
@@ -56,7 +93,7 @@ impl ForwardItem {
         match &self.request {
             Forward::Submit { command, .. } => command.len(),
             Forward::Query { query, .. } => query.len(),
-            Forward::OpenSession { .. } => 0,
+            Forward::OpenSession { .. } | Forward::Operate { .. } | Forward::Leave => 0,
         }
     }
 }
@@ -89,7 +126,7 @@ pub fn bound_answer(outcomes: &mut [Forwarded]) {
         match outcome {
             Forwarded::Submit(Ok((_, outcome))) => *outcome = Outcome::AlreadyApplied,
             Forwarded::Query(answer) => *answer = Err(QueryError::Busy),
-            Forwarded::Submit(Err(_)) => {}
+            Forwarded::Submit(Err(_)) | Forwarded::Operate(_) | Forwarded::Leave(_) => {}
         }
     }
 }
@@ -98,7 +135,10 @@ fn result_bytes(outcome: &Forwarded) -> usize {
     let outcome = match outcome {
         Forwarded::Submit(Ok((_, outcome))) => outcome,
         Forwarded::Query(Ok(answer)) => &answer.outcome,
-        Forwarded::Submit(Err(_)) | Forwarded::Query(Err(_)) => return 0,
+        Forwarded::Submit(Err(_))
+        | Forwarded::Query(Err(_))
+        | Forwarded::Operate(_)
+        | Forwarded::Leave(_) => return 0,
     };
     match outcome {
         Outcome::Done(bytes) | Outcome::Refused(bytes) => bytes.len(),
@@ -106,57 +146,93 @@ fn result_bytes(outcome: &Forwarded) -> usize {
     }
 }
 
-/// Why a batch has no answer.
+/// Why a request has no answer.
 #[derive(Clone, Debug)]
 enum Failure {
     NotSent,
     Lost(String),
 }
 
+const MISFIT: &str = "the other node's answer does not fit";
+
 impl Caller {
     fn answer(self, outcome: Result<Forwarded, Failure>) {
+        match (self, outcome) {
+            (Self::Submit(caller), Ok(Forwarded::Submit(result))) => drop(caller.send(result)),
+            (Self::Query(caller), Ok(Forwarded::Query(result))) => drop(caller.send(result)),
+            (Self::Operate(caller), Ok(Forwarded::Operate(result))) => drop(caller.send(result)),
+            (Self::Leave(caller), Ok(Forwarded::Leave(result))) => drop(caller.send(result)),
+            (caller, Ok(_)) => caller.fail(Failure::Lost(MISFIT.to_owned())),
+            (caller, Err(failure)) => caller.fail(failure),
+        }
+    }
+
+    fn fail(self, failure: Failure) {
         match self {
-            Self::Submit(caller) => drop(caller.send(match outcome {
-                Ok(Forwarded::Submit(result)) => result,
-                Ok(Forwarded::Query(_)) => Err(SubmitError::Unknown {
-                    reason: "the leader's answer does not fit".to_owned(),
-                }),
-                Err(Failure::NotSent) => Err(SubmitError::NotLeader { hint: None }),
-                Err(Failure::Lost(reason)) => Err(SubmitError::Unknown { reason }),
-            })),
-            Self::Query(caller) => drop(caller.send(match outcome {
-                Ok(Forwarded::Query(result)) => result,
-                Ok(Forwarded::Submit(_)) => Err(QueryError::Unavailable {
-                    reason: "the leader's answer does not fit".to_owned(),
-                }),
-                Err(Failure::NotSent) => Err(QueryError::NotLeader { hint: None }),
-                Err(Failure::Lost(reason)) => Err(QueryError::Unavailable { reason }),
-            })),
+            Self::Submit(caller) => drop(caller.send(Err(match failure {
+                Failure::NotSent => SubmitError::NotLeader { hint: None },
+                Failure::Lost(reason) => SubmitError::Unknown { reason },
+            }))),
+            Self::Query(caller) => drop(caller.send(Err(match failure {
+                Failure::NotSent => QueryError::NotLeader { hint: None },
+                Failure::Lost(reason) => QueryError::Unavailable { reason },
+            }))),
+            Self::Operate(caller) => drop(caller.send(Err(operation_error(failure)))),
+            Self::Leave(caller) => drop(caller.send(Err(operation_error(failure)))),
         }
     }
 }
 
-/// Passes a batch on and hands the answers to the callers.
+fn operation_error(failure: Failure) -> OperationError {
+    match failure {
+        Failure::NotSent => OperationError::NotLeader { hint: None },
+        Failure::Lost(reason) => OperationError::Unknown { reason },
+    }
+}
+
+/// Passes a batch on and hands the answers to the callers as they come.
 pub async fn pass_on(client: PeerServiceClient, batch: Vec<ForwardItem>) {
     let now = Instant::now();
     let patience = batch.iter().map(|item| item.due.saturating_duration_since(now)).max();
     let (requests, callers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|item| (item.request, item.caller)).unzip();
     // A little longer than the leader waits, so that its own word on time-outs arrives.
-    let limit = patience.unwrap_or_default() + Duration::from_secs(1);
-    let outcomes = match client.forward(deadline(limit), requests).await {
-        Ok(outcomes) if outcomes.len() == callers.len() => Ok(outcomes),
-        Ok(_) => Err(Failure::Lost("the leader's answer does not fit".to_owned())),
-        Err(error) => Err(Failure::Lost(format!("connection to the leader failed: {error}"))),
-    };
-    match outcomes {
-        Ok(outcomes) => {
-            callers
-                .into_iter()
-                .zip(outcomes)
-                .for_each(|(caller, outcome)| caller.answer(Ok(outcome)));
+    let context = deadline(patience.unwrap_or_default() + Duration::from_secs(1));
+    let mut callers = Unanswered(callers.into_iter().map(Some).collect());
+    let mut answers = client.forward(context, requests).await;
+    let failure = loop {
+        match answers {
+            Ok(some) => match callers.take_in(some) {
+                Ok(Some(rest)) => answers = client.forward_rest(context, rest).await,
+                Ok(None) => break MISFIT.to_owned(),
+                Err(misfit) => break misfit,
+            },
+            Err(error) => break format!("connection to the other node failed: {error}"),
         }
-        Err(failure) => callers.into_iter().for_each(|caller| caller.answer(Err(failure.clone()))),
+    };
+    for caller in callers.0.into_iter().flatten() {
+        caller.fail(Failure::Lost(failure.clone()));
+    }
+}
+
+/// The callers of a batch, by place, who have no answer yet.
+struct Unanswered(Vec<Option<Caller>>);
+
+impl Unanswered {
+    /// Hands answers on. Returns what names the rest, if there is one.
+    fn take_in(&mut self, answers: Answers) -> Result<Option<u64>, String> {
+        let Answers { places, outcomes, rest } = answers;
+        // Answers that bring nothing would be asked for again without end.
+        if places.is_empty() || places.len() != outcomes.len() {
+            return Err(MISFIT.to_owned());
+        }
+        for (place, outcome) in places.into_iter().zip(outcomes) {
+            let caller = usize::try_from(place).ok().and_then(|place| self.0.get_mut(place));
+            if let Some(caller) = caller.and_then(Option::take) {
+                caller.answer(Ok(outcome));
+            }
+        }
+        Ok(rest)
     }
 }
 
@@ -178,7 +254,10 @@ mod tests {
     fn sequences(batch: &[ForwardItem]) -> Vec<u64> {
         let sequence = |item: &ForwardItem| match item.request {
             Forward::Submit { sequence, .. } => sequence,
-            Forward::OpenSession { .. } | Forward::Query { .. } => panic!("not a command"),
+            Forward::OpenSession { .. }
+            | Forward::Query { .. }
+            | Forward::Operate { .. }
+            | Forward::Leave => panic!("not a command"),
         };
         batch.iter().map(sequence).collect()
     }

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::consensus::NodeId;
 
 const FORMAT: u32 = 1;
+/// File that says that the node has left its cluster.
+const LEFT_MARK: &str = "left";
 
 /// Why a data directory cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +167,28 @@ impl DataDir {
         if self.identity.cluster.is_none() && !log_is_blank {
             return Err(IdentityError::LogOfAnother { path: self.path.join("identity") });
         }
+        self.forget_left()?;
         self.store(Identity { boot: self.identity.boot + 1, ..self.identity })
+    }
+
+    /// The node is out of its cluster. The mark is for supervisors and people; raft itself does not read it, and takes it away
+    /// when it is started again.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn note_left(&self) -> Result<(), IdentityError> {
+        let path = self.path.join(LEFT_MARK);
+        File::create(&path).map(drop).map_err(|source| IdentityError::Io { path, source })
+    }
+
+    fn forget_left(&self) -> Result<(), IdentityError> {
+        let path = self.path.join(LEFT_MARK);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(IdentityError::Io { path, source })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Makes a new cluster with this node as its first.

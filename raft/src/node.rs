@@ -19,17 +19,31 @@ pub struct Node {
     pub name: String,
     /// Where others reach this process.
     pub raft_address: String,
+    /// Where anybody reaches it by HTTP.
+    pub http_address: String,
     data_dir: Mutex<DataDir>,
     cluster: watch::Sender<Option<u128>>,
 }
 
 impl Node {
     /// The node of an opened data directory.
-    pub fn new(data_dir: DataDir, name: String, raft_address: String) -> Self {
+    pub fn new(
+        data_dir: DataDir,
+        name: String,
+        raft_address: String,
+        http_address: String,
+    ) -> Self {
         let identity = data_dir.identity();
         let cluster = watch::Sender::new(identity.cluster);
-        let data_dir = Mutex::new(data_dir);
-        Self { id: identity.node, boot: identity.boot, name, raft_address, data_dir, cluster }
+        Self {
+            id: identity.node,
+            boot: identity.boot,
+            name,
+            raft_address,
+            http_address,
+            data_dir: Mutex::new(data_dir),
+            cluster,
+        }
     }
 
     /// The cluster, if known by now.
@@ -81,6 +95,14 @@ impl Node {
     /// The directory cannot be written.
     pub fn finish_founding(&self) -> Result<(), IdentityError> {
         self.with_data_dir(DataDir::finish_founding)
+    }
+
+    /// The node is out of its cluster; see [`DataDir::note_left`].
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn note_left(&self) -> Result<(), IdentityError> {
+        self.with_data_dir(|data_dir| data_dir.note_left())
     }
 
     fn with_data_dir<T>(&self, act: impl FnOnce(&mut DataDir) -> T) -> T {

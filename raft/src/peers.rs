@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -19,6 +19,7 @@ use crate::consensus::{Envelope, Membership, Message, NodeId};
 use crate::deadline;
 use crate::entries;
 use crate::forward::{self, ForwardItem};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::peer::{self, AppendEntries, AppendReply, Ballot, BallotReply, PeerServiceClient};
@@ -28,9 +29,14 @@ use crate::rpc::wire::{Endpoint, Service};
 const QUEUE_MESSAGES: usize = 256;
 /// Commands and reads that wait to be passed on to one peer.
 const QUEUE_FORWARDS: usize = 4096;
+/// Reasons not to reach a peer that are remembered as told, each once until it is reached.
+const MAX_REPORTED: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that does not answer for this long is treated as gone: we connect anew.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The link to a node that is no longer in the configuration stays open for this long, so that the node hears that it is out,
+/// and answers what it was asked.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How to reach a peer for other than the core's purposes.
 #[derive(Clone, Debug)]
@@ -49,6 +55,8 @@ struct PeerLink {
     envelopes: mpsc::Sender<Envelope>,
     forwards: mpsc::Sender<ForwardItem>,
     address: watch::Sender<String>,
+    /// Set while the node is not in the configuration: until when the link stays.
+    departed: Option<Instant>,
     task: JoinHandle<()>,
 }
 
@@ -67,14 +75,16 @@ pub struct Peers {
     membership: Membership,
     gossiped: BTreeMap<NodeId, String>,
     routes: watch::Sender<Routes>,
+    metrics: Arc<Metrics>,
 }
 
 impl Peers {
     /// No links yet.
-    pub fn new(node: Arc<Node>, inbox: mpsc::Sender<EntriesEvent>) -> Self {
+    pub fn new(node: Arc<Node>, inbox: mpsc::Sender<EntriesEvent>, metrics: Arc<Metrics>) -> Self {
         let (links, gossiped) = (BTreeMap::new(), BTreeMap::new());
         let routes = watch::Sender::new(Routes::default());
-        Self { node, inbox, links, membership: Membership::default(), gossiped, routes }
+        let membership = Membership::default();
+        Self { node, inbox, links, membership, gossiped, routes, metrics }
     }
 
     /// How to reach the peers, for those who pass requests on.
@@ -111,10 +121,16 @@ impl Peers {
         for (id, info) in self.membership.nodes.iter().filter(|(id, _)| **id != ours) {
             wanted.insert(*id, self.gossiped.get(id).unwrap_or(&info.raft_address).clone());
         }
-        self.links.retain(|id, _| wanted.contains_key(id));
+        let now = Instant::now();
+        for (id, link) in &mut self.links {
+            if !wanted.contains_key(id) {
+                link.departed.get_or_insert(now + FAREWELL);
+            }
+        }
         for (id, address) in wanted {
-            match self.links.get(&id) {
+            match self.links.get_mut(&id) {
                 Some(link) => {
+                    link.departed = None;
                     link.address.send_if_modified(|known| {
                         let changed = *known != address;
                         *known = address;
@@ -126,6 +142,20 @@ impl Peers {
                 }
             }
         }
+        self.publish_routes();
+    }
+
+    /// Closes the links to those who have left some time ago.
+    pub fn close_departed(&mut self) {
+        let now = Instant::now();
+        let before = self.links.len();
+        self.links.retain(|_, link| link.departed.is_none_or(|until| now < until));
+        if self.links.len() != before {
+            self.publish_routes();
+        }
+    }
+
+    fn publish_routes(&self) {
         let route = |(id, link): (&NodeId, &PeerLink)| {
             let address = link.address.borrow().clone();
             (*id, Route { address, forwards: link.forwards.clone() })
@@ -144,8 +174,9 @@ impl Peers {
             outgoing,
             forwarding,
             inbox: self.inbox.clone(),
+            metrics: Arc::clone(&self.metrics),
         };
-        PeerLink { envelopes, forwards, address, task: tokio::spawn(task.run()) }
+        PeerLink { envelopes, forwards, address, departed: None, task: tokio::spawn(task.run()) }
     }
 }
 
@@ -157,6 +188,7 @@ struct Task {
     outgoing: mpsc::Receiver<Envelope>,
     forwarding: mpsc::Receiver<ForwardItem>,
     inbox: mpsc::Sender<EntriesEvent>,
+    metrics: Arc<Metrics>,
 }
 
 type Call = BoxFuture<'static, Result<Option<Envelope>, RpcError>>;
@@ -164,7 +196,7 @@ type Call = BoxFuture<'static, Result<Option<Envelope>, RpcError>>;
 impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
-        let mut reported = String::new();
+        let mut reported = Vec::new();
         loop {
             let address = self.addresses.borrow_and_update().clone();
             match self.connect(&address).await {
@@ -172,15 +204,19 @@ impl Task {
                     tracing::info!(peer = %self.peer, address, "connected to peer");
                     backoff.reset();
                     reported.clear();
+                    let counted = self.metrics.peers_connected.issue();
                     self.attend(connection).await;
+                    drop(counted);
                     tracing::info!(peer = %self.peer, address, "connection to peer ended");
                     if self.inbox.send(EntriesEvent::PeerUnreachable(self.peer)).await.is_err() {
                         return;
                     }
                 }
-                Err(reason) if reason != reported => {
+                Err(reason) if !reported.contains(&reason) => {
                     tracing::warn!(peer = %self.peer, address, reason, "cannot connect to peer; trying again");
-                    reported = reason;
+                    // A name server may give one answer now and another one next time, for as long as the peer is away.
+                    reported.truncate(MAX_REPORTED - 1);
+                    reported.push(reason);
                 }
                 Err(_same) => {}
             }
@@ -230,7 +266,8 @@ impl Task {
                 }
                 Some(()) = forwards.next() => {}
                 _ = self.forwarding.recv_many(&mut items, forward::BATCH_ITEMS) => {
-                    for batch in forward::batches(items.drain(..)) {
+                    let wanted = items.drain(..).filter(|item| !item.is_abandoned());
+                    for batch in forward::batches(wanted) {
                         forwards.push(forward::pass_on(client.clone(), batch));
                     }
                 }

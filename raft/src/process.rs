@@ -10,10 +10,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
-use crate::config::{Bootstrap, Config, ConfigError};
+use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
+use crate::http;
 use crate::identity::{DataDir, IdentityError};
+use crate::leaving::{ASK_EVERY, Leaver, Leaving};
 use crate::machine_link::{self, Feeder};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::Peers;
 use crate::pipeline::digest_commits::{CommitsEvent, DigestCommits, MachineCall};
@@ -23,7 +26,7 @@ use crate::roster::{Autopilot, Policy};
 use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
-use crate::tasks::{CommitsTask, EntriesTask, QUEUE_EVENTS, Synced, log_events};
+use crate::tasks::{CommitsTask, EntriesTask, LogFailure, QUEUE_EVENTS, Synced, log_events};
 use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
@@ -38,15 +41,16 @@ const MAX_UNCOMMITTED_BYTES: usize = 64 * 1024 * 1024;
 const LINK_LOST_TICKS_MAX: u32 = 3;
 /// Payloads that are read at start, in bytes: enough for followers that are a little behind. The rest is read when asked for.
 const TAIL_BYTES: usize = 4 * 1024 * 1024;
+/// The wish to leave is forgotten after so many questions that did not come.
+const QUESTIONS_TO_FORGET: u32 = 10;
+/// Those who want to leave within this time of each other leave together.
+const LEAVE_SETTLE: Duration = Duration::from_millis(300);
 /// Calls that wait for the link to the state machine.
 const QUEUE_CALLS: usize = 64;
 
 /// Why the process ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The settings.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The data directory.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -57,9 +61,11 @@ pub enum RunError {
     #[error(
         "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
     )]
-    LogFailed(String),
-    /// The port.
-    #[error("{0}; is another raft running there? choose another --port-base or --raft-port")]
+    LogFailed(#[from] LogFailure),
+    /// A port.
+    #[error(
+        "{0}; is another raft running there? choose another --port-base, --raft-port or --http-port"
+    )]
     Listen(io::Error),
     /// The ready file.
     #[error("cannot write the ready file {path}: {source}")]
@@ -81,7 +87,6 @@ impl RunError {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
             Self::Listen(_) => 3,
             Self::Identity(IdentityError::Io { .. } | IdentityError::Locked { .. })
             | Self::Log(OpenError::Locked { .. }) => 4,
@@ -94,7 +99,8 @@ impl RunError {
                 OpenError::Damaged(_)
                 | OpenError::UnknownVersion { .. }
                 | OpenError::Unreadable(ReadError::Damaged(_)),
-            ) => 11,
+            )
+            | Self::LogFailed(LogFailure::Read(ReadError::Damaged(_))) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,
@@ -112,18 +118,57 @@ impl RunError {
     }
 }
 
-/// Runs until `stop` becomes true, then drains and syncs.
+/// What the process was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// To run.
+    #[default]
+    Run,
+    /// To leave the cluster, or else to stop as a member of it.
+    Leave,
+    /// To stop.
+    Stop,
+}
+
+/// Runs until it is told to end, or until an operator has made it leave; then drains and syncs.
 ///
 /// # Errors
 /// See [`RunError`]. Nothing that was acknowledged is lost by any of them.
-pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+pub async fn run(config: Config, wish: watch::Receiver<Wish>) -> Result<(), RunError> {
     let opened = Opened::open(config).await?;
     let (failed, failures) = mpsc::channel(1);
-    let port = opened.port;
-    let config = opened.config.clone();
-    let (owners, draining) = opened.start(failed, stop)?;
-    announce(&config, port)?;
-    attend(owners, draining, failures).await
+    let (config, ports) = (opened.config.clone(), opened.ports);
+    let (owners, draining, connections) = opened.start(failed, wish)?;
+    announce(&config, ports)?;
+    attend(owners, draining, failures).await?;
+    connections.finish().await;
+    Ok(())
+}
+
+/// Tells the first stage to stop when it is time.
+async fn heed(mut wish: watch::Receiver<Wish>, leaving: Arc<Leaving>, stop: watch::Sender<bool>) {
+    let told = async {
+        let first = wish.wait_for(|wish| *wish != Wish::Run).await.map(|wish| *wish);
+        if first.is_ok_and(|wish| wish == Wish::Leave) {
+            leaving.begin();
+            tokio::select! {
+                _outcome = leaving.outcome() => {}
+                _second = wish.wait_for(|wish| *wish == Wish::Stop) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        () = leaving.left() => {}
+    }
+    stop.send_replace(true);
+}
+
+/// Where this process listens.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    raft: u16,
+    http: u16,
 }
 
 /// Everything that can fail at start, done.
@@ -134,7 +179,8 @@ struct Opened {
     wal: Wal,
     restored: Restored,
     listener: Listener,
-    port: u16,
+    http_listener: Listener,
+    ports: Ports,
 }
 
 impl Opened {
@@ -144,49 +190,60 @@ impl Opened {
         let is_blank =
             restored.last == LogId::default() && restored.hard_state == HardState::default();
         data_dir.begin_boot(is_blank)?;
-        let address = SocketAddr::new(config.bind, config.raft_port).to_string();
-        let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
-        let port = listener.local_address().map_or(config.raft_port, |address| address.port());
-        let raft_address = format!("{}:{port}", bracketed(&config.advertise));
+        let (listener, raft) = listen(&config, config.raft_port).await?;
+        let (http_listener, http) = listen(&config, config.http_port).await?;
+        let ports = Ports { raft, http };
+        let advertised = |port| format!("{}:{port}", bracketed(&config.advertise));
         let founding = data_dir.identity().founding;
-        let node = Arc::new(Node::new(data_dir, config.name.clone(), raft_address));
+        let name = config.name.clone();
+        let node = Arc::new(Node::new(data_dir, name, advertised(raft), advertised(http)));
         tracing::info!(
             node = %node.id, boot = node.boot, name = node.name, last = %restored.last,
             term = restored.hard_state.term.0, fsync = config.fsync, "starting"
         );
-        Ok(Self { config, node, founding, wal, restored, listener, port })
+        Ok(Self { config, node, founding, wal, restored, listener, http_listener, ports })
     }
 
-    /// Wires stages and links together as drawn in the crate's documentation. Returns their tasks, and which of them
-    /// ends last when the process is told to stop.
+    /// Wires stages and links together as drawn in the crate's documentation. Returns their tasks, which of them
+    /// ends last when the process is told to stop, and the connections by HTTP.
     fn start(
         self,
-        failed: mpsc::Sender<String>,
-        stop: watch::Receiver<bool>,
-    ) -> io::Result<(JoinSet<()>, task::Id)> {
-        let Self { config, node, founding, wal, restored, listener, .. } = self;
+        failed: mpsc::Sender<LogFailure>,
+        wish: watch::Receiver<Wish>,
+    ) -> io::Result<(JoinSet<()>, task::Id, http::Connections)> {
+        let Self { config, node, founding, wal, restored, listener, http_listener, .. } = self;
+        let metrics = Arc::<Metrics>::default();
         let (inbox, inbox_events) = mpsc::channel(QUEUE_EVENTS);
         let (commits, commits_events) = mpsc::channel(QUEUE_EVENTS);
         let (calls, calls_queue) = mpsc::channel(QUEUE_CALLS);
         let (synced, synced_seen) = watch::channel(Synced::default());
         let (sight, sight_seen) = watch::channel(Sight::default());
-        let log = Writer::spawn(wal, log_events(inbox.clone(), synced, failed))?;
+        let (leader, leader_seen) = watch::channel(None);
+        let (stop, stopping) = watch::channel(false);
+        let leaving = Arc::<Leaving>::default();
+        let connections = http::Connections::new(stopping.clone());
+        let log =
+            Writer::spawn(wal, log_events(inbox.clone(), synced, failed, Arc::clone(&metrics)))?;
 
         let first = first_index(&restored);
         let empty = restored.last.index == Index(0);
         let stage = entries_stage(&config, &node, restored, first);
         let second_stage = DigestCommits::new(first);
         let (status, commits_status) = watch::channel(second_stage.status());
-        let peers = Peers::new(Arc::clone(&node), inbox.clone());
+        let peers = Peers::new(Arc::clone(&node), inbox.clone(), Arc::clone(&metrics));
         let shared = Shared {
             node: Arc::clone(&node),
             inbox: inbox.clone(),
             routes: peers.routes(),
             commits: commits_status,
             sight: sight_seen.clone(),
+            leader: leader_seen,
+            leaving: Arc::clone(&leaving),
+            election_timeout: config.tick * config.election_ticks_max,
             tick: config.tick,
             request_timeout: config.request_timeout,
             fsync: config.fsync,
+            metrics: Arc::clone(&metrics),
         };
         let entries_task = EntriesTask {
             stage,
@@ -195,7 +252,9 @@ impl Opened {
             log,
             peers,
             commits: commits.clone(),
+            leader,
             tick: config.tick,
+            metrics,
         };
         let commits_task = CommitsTask {
             stage: second_stage,
@@ -206,7 +265,19 @@ impl Opened {
         };
 
         let mut owners = JoinSet::new();
-        let draining = owners.spawn(entries_task.run(stop)).id();
+        let draining = owners.spawn(entries_task.run(stopping)).id();
+        owners.spawn(heed(wish, Arc::clone(&leaving), stop));
+        owners.spawn(
+            Leaver {
+                leaving,
+                node: Arc::clone(&node),
+                inbox: inbox.clone(),
+                routes: shared.routes.clone(),
+                member: config.member.clone(),
+                limit: config.leave_timeout,
+            }
+            .run(),
+        );
         owners.spawn(commits_task.run());
         owners.spawn(feed_machine(
             config.state_machine.clone(),
@@ -217,14 +288,17 @@ impl Opened {
         owners.spawn(roster_link::run(
             config.member.clone(),
             Arc::clone(&node),
+            shared.commits.clone(),
             sight,
             inbox.clone(),
         ));
-        owners.spawn(server::run(listener, shared, Room::make()));
+        let room = Room::make();
+        owners.spawn(http::run(http_listener, shared.clone(), room.http, connections.clone()));
+        owners.spawn(server::run(listener, shared, room));
         if empty && (founding || config.bootstrap.is_some()) {
             owners.spawn(bootstrap(config, node, founding, sight_seen, synced_seen, inbox));
         }
-        Ok((owners, draining))
+        Ok((owners, draining, connections))
     }
 }
 
@@ -232,13 +306,13 @@ impl Opened {
 async fn attend(
     mut owners: JoinSet<()>,
     draining: task::Id,
-    mut failures: mpsc::Receiver<String>,
+    mut failures: mpsc::Receiver<LogFailure>,
 ) -> Result<(), RunError> {
     loop {
         tokio::select! {
             // A failed last sync is told before the task that waited for it ends: then both are ready.
             biased;
-            Some(reason) = failures.recv() => return Err(RunError::LogFailed(reason)),
+            Some(failure) = failures.recv() => return Err(failure.into()),
             Some(ended) = owners.join_next_with_id() => match ended {
                 Ok((task, ())) if task == draining => return Ok(()),
                 Ok(_) => {}
@@ -247,6 +321,14 @@ async fn attend(
             },
         }
     }
+}
+
+/// Listens on a port of the setting's address; the port is another one than wished if that was any.
+async fn listen(config: &Config, port: u16) -> Result<(Listener, u16), RunError> {
+    let address = SocketAddr::new(config.bind, port).to_string();
+    let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
+    let port = listener.local_address().map_or(port, |address| address.port());
+    Ok((listener, port))
 }
 
 fn open_log(config: &Config, data_dir: &DataDir) -> Result<(Wal, Restored), OpenError> {
@@ -295,11 +377,18 @@ fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index)
         },
         restored,
     );
-    let promote_after = config.promote_after.as_nanos().div_ceil(config.tick.as_nanos());
+    let ticks = |time: Duration| {
+        u64::try_from(time.as_nanos().div_ceil(config.tick.as_nanos())).unwrap_or(u64::MAX)
+    };
     let policy = Policy {
         target_voters: config.target_voters,
         max_learners: config.max_learners,
-        promote_after_ticks: u64::try_from(promote_after).unwrap_or(u64::MAX),
+        min_voters: config.min_voters,
+        promote_after_ticks: ticks(config.promote_after),
+        dead_after_ticks: ticks(config.dead_after),
+        wish_ticks: ticks(ASK_EVERY * QUESTIONS_TO_FORGET),
+        settle_ticks: ticks(LEAVE_SETTLE),
+        silent_ticks: config.election_ticks_min,
     };
     DigestEntries::new(raft, &tail, first, Autopilot::new(policy))
 }
@@ -358,7 +447,7 @@ async fn found(
     let info = NodeInfo {
         name: node.name.clone(),
         raft_address: node.raft_address.clone(),
-        http_address: String::new(),
+        http_address: node.http_address.clone(),
     };
     let membership = Membership {
         voters: [node.id].into(),
@@ -374,11 +463,14 @@ async fn found(
 }
 
 /// Says where this process listens, to people and to the ready file.
-fn announce(config: &Config, port: u16) -> Result<(), RunError> {
-    let address = SocketAddr::new(config.bind, port);
-    tracing::info!(%address, advertise = config.advertise, "serving peers and clients");
+fn announce(config: &Config, ports: Ports) -> Result<(), RunError> {
+    let address = SocketAddr::new(config.bind, ports.raft);
+    let http = SocketAddr::new(config.bind, ports.http);
+    tracing::info!(%address, %http, advertise = config.advertise, "serving peers and clients");
     let Some(path) = &config.ready_file else { return Ok(()) };
-    let ready = serde_json::json!({ "pid": std::process::id(), "raft": address.to_string() });
+    let ready = serde_json::json!({
+        "pid": std::process::id(), "raft": address.to_string(), "http": http.to_string(),
+    });
     write_whole(path, &format!("{ready}\n"))
         .map_err(|source| RunError::ReadyFile { path: path.display().to_string(), source })
 }
@@ -406,18 +498,20 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use state_machine::startup;
 
     use super::*;
     use crate::config::Settings;
     use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
+    use crate::wal::{Damage, WriteError};
 
     #[tokio::test]
     async fn a_failed_last_sync_is_no_clean_stop() {
         for _ in 0..64 {
             let (failed, failures) = mpsc::channel(1);
             let mut owners = JoinSet::new();
-            let draining = owners.spawn(async move { failed.try_send("EIO".to_owned()).unwrap() });
+            let draining =
+                owners.spawn(async move { failed.try_send(WriteError::Panicked.into()).unwrap() });
             let draining = draining.id();
             task::yield_now().await;
             let end = attend(owners, draining, failures).await;
@@ -425,10 +519,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn damage_found_while_running_is_told_from_a_failed_write() {
+        let damage = Damage {
+            file: "segment".into(),
+            offset: 512,
+            what: "a wrong checksum".to_owned(),
+            affected: "entries 7 to 9".to_owned(),
+        };
+        for (failure, code) in [
+            (LogFailure::Read(ReadError::Damaged(damage)), 11),
+            (LogFailure::Read(ReadError::Stopped), 13),
+            (LogFailure::Write(WriteError::Stopped), 13),
+            (LogFailure::TooSlow, 13),
+        ] {
+            let error = RunError::from(failure);
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
+
     fn config(data_dir: &Path) -> Config {
         let data_dir = data_dir.to_str().unwrap();
         let flags = ["raft", "--data-dir", data_dir, "--port-base", "0"];
-        Settings::try_parse_from(flags).unwrap().check().unwrap()
+        startup::load::<Settings>(flags).unwrap().config
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::consensus::{NodeId, NodeInfo};
 use crate::deadline;
 use crate::node::Node;
+use crate::pipeline::digest_commits::CommitsStatus;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::roster::Candidate;
 use crate::rpc::client::MemberStatus;
@@ -43,6 +44,10 @@ impl Default for Sight {
 }
 
 const CONNECTED: &str = "connected";
+/// What a node says of itself by gossip.
+const ROLE: &str = "raft";
+/// The same while its state machine is away: then it is the last to be made the leader.
+const ROLE_DETACHED: &str = "raft without its machine";
 
 impl Sight {
     /// Whether the member daemon has told anything yet, and is there.
@@ -55,12 +60,13 @@ impl Sight {
 pub async fn run(
     endpoint: Endpoint,
     node: Arc<Node>,
+    commits: watch::Receiver<CommitsStatus>,
     sight: watch::Sender<Sight>,
     inbox: mpsc::Sender<EntriesEvent>,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
     let mut reported = String::new();
-    let link = Link { endpoint, node, sight, inbox };
+    let link = Link { endpoint, node, commits, sight, inbox };
     while !link.inbox.is_closed() {
         let reason = link.attend(&mut backoff).await;
         link.sight.send_modify(|sight| sight.member = Arc::from(reason.as_str()));
@@ -72,9 +78,17 @@ pub async fn run(
     }
 }
 
+/// What the others are told and may change while this process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct News {
+    cluster: Option<u128>,
+    attached: bool,
+}
+
 struct Link {
     endpoint: Endpoint,
     node: Arc<Node>,
+    commits: watch::Receiver<CommitsStatus>,
     sight: watch::Sender<Sight>,
     inbox: mpsc::Sender<EntriesEvent>,
 }
@@ -89,20 +103,22 @@ impl Link {
         let mut version = 0;
         let mut registered = None;
         loop {
-            let cluster = self.node.cluster();
-            if registered != Some(cluster) {
-                if let Err(reason) = self.register(&client, cluster).await {
+            let news = self.news();
+            if registered != Some(news) {
+                if let Err(reason) = self.register(&client, news).await {
                     return reason;
                 }
-                tracing::info!(endpoint = %self.endpoint, "registered with the member daemon");
-                registered = Some(cluster);
+                if registered.is_none() {
+                    tracing::info!(endpoint = %self.endpoint, "registered with the member daemon");
+                }
+                registered = Some(news);
                 backoff.reset();
             }
             // The daemon holds the call until something changes; a cluster that becomes known meanwhile is not to wait.
             let hold = Duration::from_millis(WATCH_HOLD_MS) + CALL_TIMEOUT;
             let view = tokio::select! {
                 view = client.watch(deadline(hold), version) => view,
-                () = self.cluster_change(cluster) => continue,
+                () = self.cluster_change(news.cluster) => continue,
             };
             match view {
                 Ok(view) => {
@@ -114,6 +130,11 @@ impl Link {
         }
     }
 
+    fn news(&self) -> News {
+        News { cluster: self.node.cluster(), attached: self.commits.borrow().is_attached() }
+    }
+
+    /// What is not news enough to be told at once waits for the next look, within the hold of a call.
     async fn cluster_change(&self, known: Option<u128>) {
         match known {
             Some(_) => std::future::pending().await,
@@ -121,24 +142,28 @@ impl Link {
         }
     }
 
-    async fn register(
-        &self,
-        client: &MemberServiceClient,
-        cluster: Option<u128>,
-    ) -> Result<(), String> {
+    async fn register(&self, client: &MemberServiceClient, news: News) -> Result<(), String> {
+        let News { cluster, attached } = news;
         let tags = Tags {
             cluster,
             node: Some(self.node.id.0),
             raft_address: self.node.raft_address.clone(),
-            http_address: String::new(),
-            role: "raft".to_owned(),
+            http_address: self.node.http_address.clone(),
+            role: if attached { ROLE } else { ROLE_DETACHED }.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        match client.set_tags(deadline(CALL_TIMEOUT), tags).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("the member daemon refuses our registration: {error}")),
-            Err(error) => Err(format!("the member daemon does not answer: {error}")),
-        }
+        let silent = |error| format!("the member daemon does not answer: {error}");
+        client
+            .set_tags(deadline(CALL_TIMEOUT), tags)
+            .await
+            .map_err(silent)?
+            .map_err(|error| format!("the member daemon refuses our registration: {error}"))?;
+        // A node that has left comes back by being started again; its daemon may have run all the time.
+        client
+            .join(deadline(CALL_TIMEOUT), Vec::new())
+            .await
+            .map_err(silent)?
+            .map_err(|error| format!("the member daemon does not come back: {error}"))
     }
 
     async fn publish(&self, view: &View) {
@@ -165,6 +190,7 @@ fn member_status(member: &contract::MemberView) -> MemberStatus {
         configured: "none".to_owned(),
         raft_address: member.tags.raft_address.clone(),
         gossip_address: member.gossip_address.clone(),
+        http_address: member.tags.http_address.clone(),
     }
 }
 
@@ -190,6 +216,8 @@ fn candidates(view: &View, ours: Option<u128>) -> Vec<Candidate> {
             node,
             cluster: member.tags.cluster,
             alive: member.state == State::Alive && !member.tags.raft_address.is_empty(),
+            left: member.state == State::Left,
+            detached: member.tags.role == ROLE_DETACHED,
             info: NodeInfo {
                 name: member.name.clone(),
                 raft_address: member.tags.raft_address.clone(),

@@ -1,6 +1,7 @@
 //! The raft port: lets connections in and serves both contracts. Handlers translate and enqueue, nothing else.
 
 mod client_service;
+mod operations;
 mod peer_service;
 
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::consensus::NodeId;
 use crate::inbound::{GRACE, Inbound};
+use crate::leaving::Leaving;
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::Routes;
 use crate::pipeline::digest_commits::CommitsStatus;
@@ -18,7 +21,7 @@ use crate::room::Room;
 use crate::roster_link::Sight;
 use crate::rpc::wire::{self, Hello, HelloError, Io, Listener, Refusal, Service};
 use crate::rpc::{client, peer};
-use client_service::ClientServer;
+pub(crate) use client_service::ClientServer;
 use peer_service::PeerServer;
 
 /// Pause after a failed accept (too many open files, say), so that it does not spin.
@@ -37,12 +40,20 @@ pub struct Shared {
     pub commits: watch::Receiver<CommitsStatus>,
     /// What gossip sees.
     pub sight: watch::Receiver<Sight>,
+    /// Who leads, as far as this node knows.
+    pub leader: watch::Receiver<Option<NodeId>>,
+    /// Whether this node is to leave.
+    pub leaving: Arc<Leaving>,
+    /// How long a request that found no leader waits for one: as long as an election may take.
+    pub election_timeout: Duration,
     /// Unit of the stages' time.
     pub tick: Duration,
     /// Longest wait of a request here.
     pub request_timeout: Duration,
     /// Whether the log is synced.
     pub fsync: bool,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Shared {
@@ -179,7 +190,12 @@ mod tests {
 
     fn connection(dir: &tempfile::TempDir) -> (Connection, mpsc::Receiver<EntriesEvent>) {
         let data_dir = DataDir::open(dir.path()).unwrap();
-        let node = Arc::new(Node::new(data_dir, "test".to_owned(), "127.0.0.1:1".to_owned()));
+        let node = Arc::new(Node::new(
+            data_dir,
+            "test".to_owned(),
+            "127.0.0.1:1".to_owned(),
+            String::new(),
+        ));
         let (inbox, events) = mpsc::channel(8);
         let status = CommitsStatus { applied: Index(0), machine: Arc::from("none") };
         let shared = Shared {
@@ -188,9 +204,13 @@ mod tests {
             routes: watch::channel(Routes::default()).1,
             commits: watch::channel(status).1,
             sight: watch::channel(Sight::default()).1,
+            leader: watch::channel(None).1,
+            leaving: Arc::default(),
+            election_timeout: Duration::from_millis(600),
             tick: Duration::from_millis(10),
             request_timeout: Duration::from_secs(2),
             fsync: true,
+            metrics: Arc::default(),
         };
         let client_slots = Arc::new(Semaphore::new(1));
         (Connection { shared, inbound: Inbound::default(), client_slots }, events)
@@ -235,7 +255,7 @@ mod tests {
         let (connection, _events) = connection(&dir);
         let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
         let address = listener.local_address().unwrap();
-        let room = Room { clients: 1, strangers: 2 };
+        let room = Room { clients: 1, http: 1, strangers: 2 };
         tokio::spawn(run(listener, connection.shared.clone(), room));
         let endpoint: wire::Endpoint = address.to_string().parse().unwrap();
         let limit = Duration::from_secs(10);
@@ -269,5 +289,28 @@ mod tests {
             panic!("not a command")
         };
         assert!(submission.patience_ticks <= 200, "{} ticks", submission.patience_ticks);
+    }
+
+    #[tokio::test]
+    async fn the_slowest_request_of_a_batch_does_not_hold_up_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, mut events) = connection(&dir);
+        let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
+        let slow = Forward::OpenSession { remaining_ms: u32::MAX };
+        let command = bytes::Bytes::from(vec![7; client::MAX_COMMAND_BYTES + 1]);
+        let (session, sequence, acked_below, remaining_ms) = (0, 0, 0, 1_000);
+        let quick = Forward::Submit { session, sequence, acked_below, command, remaining_ms };
+        let context = tarpc::context::current();
+        let first = peer.clone().forward(context, vec![slow, quick.clone(), quick]).await;
+        assert_eq!((first.places, first.outcomes.len()), (vec![1, 2], 2));
+        let Some(rest) = first.rest else { panic!("one has no answer yet") };
+        let EntriesEvent::Submit(submission) = events.try_recv().unwrap() else {
+            panic!("not a command")
+        };
+        drop(submission.reply);
+        let last = peer.clone().forward_rest(context, rest).await;
+        assert_eq!((last.places, last.rest), (vec![0], None));
+        let again = peer.forward_rest(context, rest).await;
+        assert_eq!(again, crate::rpc::peer::Answers::default(), "asked for once");
     }
 }

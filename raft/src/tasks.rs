@@ -1,18 +1,20 @@
 //! The tasks around the two stages: they wait, the stages decide.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::consensus::{BatchNo, Event, HardState, LogId, NodeId};
+use crate::consensus::{BatchNo, Event, HardState, LogId, NodeId, RoleName};
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::pipeline::ToCommits;
 use crate::pipeline::digest_commits::{CommitsEvent, CommitsStatus, DigestCommits, MachineCall};
 use crate::pipeline::digest_entries::{DigestEntries, EntriesActions, EntriesEvent, FetchFor};
 use crate::roster::Candidate;
-use crate::wal::{ReadError, WalEvent, Writer};
+use crate::wal::{ReadError, WalEvent, WriteError, Writer};
 
 /// Events that wait for a stage; beyond it callers are told `Busy`, and everybody else waits.
 pub const QUEUE_EVENTS: usize = 4096;
@@ -21,6 +23,20 @@ const BATCH_EVENTS: usize = 1024;
 
 /// How long a stopping process finishes what is under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the log has ended under a running process.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFailure {
+    /// A batch is not durable.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Entries that must be there cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The last sync of a stopping process took too long.
+    #[error("not synced in time after a signal")]
+    TooSlow,
+}
 
 /// What the log has made durable.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,10 +57,12 @@ impl Synced {
 pub fn log_events(
     inbox: mpsc::Sender<EntriesEvent>,
     synced: watch::Sender<Synced>,
-    failed: mpsc::Sender<String>,
+    failed: mpsc::Sender<LogFailure>,
+    metrics: Arc<Metrics>,
 ) -> Box<dyn FnMut(WalEvent) + Send> {
     Box::new(move |event| match event {
-        WalEvent::Synced { batch, hard_state, last } => {
+        WalEvent::Synced { batch, hard_state, last, cost } => {
+            metrics.note_sync(batch, cost);
             synced.send_replace(Synced { batch, hard_state, last });
         }
         WalEvent::Fetched { token, entries: Ok(entries) } => {
@@ -56,11 +74,9 @@ pub fn log_events(
             (FetchFor::Core, error @ (ReadError::Beyond { .. } | ReadError::Disk(_))) => {
                 tracing::warn!(%error, "cannot read entries for a peer that is behind");
             }
-            (FetchFor::Core | FetchFor::Feed(_), error) => {
-                drop(failed.blocking_send(error.to_string()));
-            }
+            (FetchFor::Core | FetchFor::Feed(_), error) => drop(failed.blocking_send(error.into())),
         },
-        WalEvent::Failed(error) => drop(failed.blocking_send(error.to_string())),
+        WalEvent::Failed(error) => drop(failed.blocking_send(error.into())),
     })
 }
 
@@ -90,8 +106,12 @@ pub struct EntriesTask {
     pub peers: Peers,
     /// The second stage.
     pub commits: mpsc::Sender<CommitsEvent>,
+    /// Who leads, for those who pass requests on.
+    pub leader: watch::Sender<Option<NodeId>>,
     /// One tick of the core's time.
     pub tick: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl EntriesTask {
@@ -112,7 +132,10 @@ impl EntriesTask {
                     drained_by = Some(Instant::now() + DRAIN_TIMEOUT);
                     events.push(EntriesEvent::Drain);
                 }
-                _ = ticks.tick() => events.push(EntriesEvent::Tick),
+                _ = ticks.tick() => {
+                    events.push(EntriesEvent::Tick);
+                    self.peers.close_departed();
+                }
                 Ok(()) = self.synced.changed() => synced = true,
                 room = self.commits.reserve(), if !overflow.is_empty() => {
                     if let (Ok(room), Some(message)) = (room, overflow.pop_front()) {
@@ -160,6 +183,7 @@ impl EntriesTask {
 
     fn carry_out(&mut self, actions: EntriesActions, overflow: &mut VecDeque<ToCommits>) {
         for persist in actions.persist {
+            self.metrics.note_handed(persist.batch);
             self.log.submit(persist);
         }
         // Links first: a message may go to a node that this very step has added.
@@ -182,13 +206,19 @@ impl EntriesTask {
     fn tell(&mut self, event: Event) {
         match event {
             Event::RoleChanged { role, term, reason } => {
+                if role == RoleName::Candidate {
+                    self.metrics.elections.add();
+                }
                 tracing::info!(?role, term = term.0, reason, "role changed");
             }
-            Event::LeaderChanged { leader: Some(leader), term } => {
-                tracing::info!(%leader, term = term.0, "leader known");
-            }
-            Event::LeaderChanged { leader: None, term } => {
-                tracing::info!(term = term.0, "leader lost");
+            Event::LeaderChanged { leader, term } => {
+                if let Some(leader) = leader {
+                    self.metrics.leader_changes.add();
+                    tracing::info!(%leader, term = term.0, "leader known");
+                } else {
+                    tracing::info!(term = term.0, "leader lost");
+                }
+                self.leader.send_replace(leader);
             }
             Event::MembershipChanged { membership, index } => {
                 tracing::info!(
@@ -201,6 +231,7 @@ impl EntriesTask {
                 self.peers.follow_membership(membership);
             }
             Event::Dropped { from, reason } => {
+                self.metrics.dropped_messages.add();
                 tracing::warn!(peer = %from, reason, "message from peer dropped");
             }
         }
@@ -284,10 +315,10 @@ mod tests {
     use crate::wal::DiskError;
 
     /// What the end of the log would be told, if a read for this purpose failed so.
-    fn failure_of(purpose: FetchFor, error: ReadError) -> Option<String> {
+    fn failure_of(purpose: FetchFor, error: ReadError) -> Option<LogFailure> {
         let (inbox, _events) = mpsc::channel(1);
         let (failed, mut failures) = mpsc::channel(1);
-        let mut tell = log_events(inbox, watch::Sender::default(), failed);
+        let mut tell = log_events(inbox, watch::Sender::default(), failed, Arc::default());
         tell(WalEvent::Fetched { token: token(purpose), entries: Err(error) });
         failures.try_recv().ok()
     }
@@ -295,10 +326,10 @@ mod tests {
     #[test]
     fn a_read_for_a_peer_that_finds_nothing_does_not_end_the_log() {
         let beyond = || ReadError::Beyond { last: Index(3) };
-        assert_eq!(failure_of(FetchFor::Core, beyond()), None);
+        assert!(failure_of(FetchFor::Core, beyond()).is_none());
         let source = io::Error::from(io::ErrorKind::Other);
         let unreadable = DiskError { action: "read", path: "segment".into(), source };
-        assert_eq!(failure_of(FetchFor::Core, unreadable.into()), None);
+        assert!(failure_of(FetchFor::Core, unreadable.into()).is_none());
         assert!(failure_of(FetchFor::Core, ReadError::Stopped).is_some());
         assert!(failure_of(FetchFor::Feed(0), beyond()).is_some(), "committed entries stay");
     }

@@ -1,72 +1,70 @@
-//! Settings of the process: flags before environment before file, checked once.
+//! Settings of the process. Each is one field of [`Flags`], with its default and range; see [`startup`](crate::startup) for where values come
+//! from.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use serde::Deserialize;
-use thiserror::Error;
+use serde::Serialize;
 
+use crate::startup::{Common, Layered, SettingError, Sources, within};
 use crate::worker::SyncPolicy;
 
 /// This service's place in a node's block of ports.
 const PORT_OFFSET: u16 = 5;
-const DEFAULT_DATA_DIR: &str = "data";
-const DEFAULT_PORT_BASE: u16 = 6000;
-const DEFAULT_SYNC_INTERVAL_MS: u64 = 250;
-const MAX_SYNC_INTERVAL_MS: u64 = 60_000;
-const DEFAULT_SYNC_ENTRIES: u64 = 65_536;
 
 /// Serves a replicated state machine to the raft process of its node.
 ///
-/// Each flag can be given by the environment variable named beside it, or by its name in the TOML file of --config; a flag wins over the
-/// environment, and the environment over the file.
-#[derive(Debug, Default, Parser, Deserialize)]
+/// Each flag can be given by the environment variable named beside it, or by its name, with underscores, in the TOML file of
+/// --config; a flag wins over the environment, and the environment over the file.
+#[derive(Debug, Parser, Serialize)]
 #[command(name = "state-machine", version)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Flags {
-    /// The node's directory; this process uses "machine" and "machine.sock" in it [default: data]
-    #[arg(long, value_name = "DIR", env = "OUTRIGGER_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-
-    /// IP address to listen on; there is no authentication, so leave it on this host [default: 127.0.0.1]
-    #[arg(long, value_name = "IP", env = "OUTRIGGER_BIND")]
-    bind: Option<IpAddr>,
-
-    /// First port of the node; this process takes the sixth. 0 = any free port [default: 6000]
-    #[arg(long, value_name = "PORT", env = "OUTRIGGER_PORT_BASE")]
-    port_base: Option<u16>,
-
-    /// The very port, instead of --port-base. 0 = any free port
-    #[arg(long, value_name = "PORT", env = "OUTRIGGER_MACHINE_PORT")]
-    port: Option<u16>,
-
-    /// Which machine to run [default: kv]
-    #[arg(long, value_enum, env = "OUTRIGGER_MACHINE")]
-    machine: Option<MachineKind>,
-
-    /// Milliseconds from applying an entry to making it durable, 1 to 60000 [default: 250]
-    #[arg(long, value_name = "MS", env = "OUTRIGGER_MACHINE_SYNC_INTERVAL_MS")]
-    sync_interval_ms: Option<u64>,
-
-    /// Entries after which to make them durable without waiting for the interval, at least 1 [default: 65536]
-    #[arg(long, value_name = "N", env = "OUTRIGGER_MACHINE_SYNC_ENTRIES")]
-    sync_entries: Option<u64>,
-
-    /// Where to write process id and addresses as JSON once it serves
-    #[arg(long, value_name = "FILE", env = "OUTRIGGER_MACHINE_READY_FILE")]
-    ready_file: Option<PathBuf>,
-
     /// TOML file with settings
     #[arg(long, value_name = "FILE", env = "OUTRIGGER_MACHINE_CONFIG")]
     #[serde(skip)]
     config: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    common: Common,
+
+    /// The node's directory; this process uses "machine" and "machine.sock" in it
+    #[arg(long, value_name = "DIR", env = "OUTRIGGER_DATA_DIR", default_value = "data")]
+    data_dir: PathBuf,
+
+    /// IP address to listen on; there is no authentication, so leave it on this host
+    #[arg(long, value_name = "IP", env = "OUTRIGGER_BIND", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
+
+    /// First port of the node; this process takes the sixth. 0 = any free port
+    #[arg(long, value_name = "PORT", env = "OUTRIGGER_PORT_BASE", default_value_t = 6000, value_parser = within::<u16>(0..=u16::MAX - PORT_OFFSET))]
+    port_base: u16,
+
+    /// The very port, instead of --port-base. 0 = any free port [default: port base + 5]
+    #[arg(long, value_name = "PORT", env = "OUTRIGGER_MACHINE_PORT")]
+    port: Option<u16>,
+
+    /// Which machine to run
+    #[arg(long, value_enum, env = "OUTRIGGER_MACHINE", default_value_t = MachineKind::Kv)]
+    machine: MachineKind,
+
+    /// Milliseconds from applying an entry to making it durable, 1 to 60000
+    #[arg(long, value_name = "MS", env = "OUTRIGGER_MACHINE_SYNC_INTERVAL_MS", default_value_t = 250, value_parser = within::<u64>(1..=60_000))]
+    sync_interval_ms: u64,
+
+    /// Entries after which to make them durable without waiting for the interval, 1 to 1000000000
+    #[arg(long, value_name = "N", env = "OUTRIGGER_MACHINE_SYNC_ENTRIES", default_value_t = 65_536, value_parser = within::<u64>(1..=1_000_000_000))]
+    sync_entries: u64,
+
+    /// Where to write process id and addresses as JSON once it serves
+    #[arg(long, value_name = "FILE", env = "OUTRIGGER_MACHINE_READY_FILE")]
+    ready_file: Option<PathBuf>,
 }
 
 /// The machines of this build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MachineKind {
     /// Keys and values on disk.
@@ -94,109 +92,42 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
 }
 
-/// A setting cannot be used.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not as it should be: no TOML, an unknown name, a value of the wrong kind.
-    #[error("in the configuration file {path}: {source}")]
-    BadFile {
-        /// The file.
-        path: PathBuf,
-        /// What and where.
-        source: Box<toml::de::Error>,
-    },
-    /// A number is out of its range.
-    #[error("{name} is {value}; it must be {range}")]
-    OutOfRange {
-        /// Name of the setting.
-        name: &'static str,
-        /// As given.
-        value: u64,
-        /// What is possible.
-        range: &'static str,
-    },
-}
+impl Layered for Flags {
+    type Config = Config;
 
-impl Flags {
-    /// Fills what was not given from the file and the defaults, and checks the ranges.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the setting or the file.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
-        let file = self.config.as_deref().map_or(Ok(Flags::default()), read_file)?;
-        let port_base = self.port_base.or(file.port_base).unwrap_or(DEFAULT_PORT_BASE);
-        let port = self.port.or(file.port).map_or_else(|| port_of_block(port_base), Ok)?;
-        let interval_ms = in_range(
-            "sync-interval-ms",
-            self.sync_interval_ms.or(file.sync_interval_ms).unwrap_or(DEFAULT_SYNC_INTERVAL_MS),
-            (1, MAX_SYNC_INTERVAL_MS),
-            "1 to 60000",
-        )?;
-        let entries = in_range(
-            "sync-entries",
-            self.sync_entries.or(file.sync_entries).unwrap_or(DEFAULT_SYNC_ENTRIES),
-            (1, u64::MAX),
-            "at least 1",
-        )?;
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn check(&mut self, _sources: &Sources) -> Result<Config, SettingError> {
+        let in_block = if self.port_base == 0 { 0 } else { self.port_base + PORT_OFFSET };
         Ok(Config {
-            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
-            bind: self.bind.or(file.bind).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            port,
-            machine: self.machine.or(file.machine).unwrap_or(MachineKind::Kv),
-            sync: SyncPolicy { interval: Duration::from_millis(interval_ms), entries },
-            ready_file: self.ready_file.or(file.ready_file),
+            data_dir: self.data_dir.clone(),
+            bind: self.bind,
+            port: *self.port.get_or_insert(in_block),
+            machine: self.machine,
+            sync: SyncPolicy {
+                interval: Duration::from_millis(self.sync_interval_ms),
+                entries: self.sync_entries,
+            },
+            ready_file: self.ready_file.clone(),
         })
     }
 }
 
-fn read_file(path: &Path) -> Result<Flags, ConfigError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text)
-        .map_err(|source| ConfigError::BadFile { path: path.to_owned(), source: Box::new(source) })
-}
-
-fn port_of_block(port_base: u16) -> Result<u16, ConfigError> {
-    if port_base == 0 {
-        return Ok(0);
-    }
-    port_base.checked_add(PORT_OFFSET).ok_or(ConfigError::OutOfRange {
-        name: "port-base",
-        value: port_base.into(),
-        range: "0, or 1 to 65530",
-    })
-}
-
-fn in_range(
-    name: &'static str,
-    value: u64,
-    (lowest, highest): (u64, u64),
-    range: &'static str,
-) -> Result<u64, ConfigError> {
-    if (lowest..=highest).contains(&value) {
-        return Ok(value);
-    }
-    Err(ConfigError::OutOfRange { name, value, range })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
-        let arguments = ["state-machine"].iter().chain(arguments);
-        Flags::try_parse_from(arguments).unwrap().resolve()
+    use super::*;
+    use crate::startup;
+
+    fn resolve(arguments: &[&str]) -> Result<Config, SettingError> {
+        let loaded = startup::load::<Flags>([&["state-machine"], arguments].concat());
+        loaded.map(|loaded| loaded.config)
     }
 
-    fn with_file(text: &str, arguments: &[&str]) -> Result<Config, ConfigError> {
+    fn with_file(text: &str, arguments: &[&str]) -> Result<Config, SettingError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("machine.toml");
         fs::write(&path, text).unwrap();
@@ -219,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file() {
-        let text = "machine = \"memory-kv\"\nport-base = 7000\nsync-interval-ms = 10";
+        let text = "machine = \"memory-kv\"\nport_base = 7000\nsync_interval_ms = 10";
         let config = with_file(text, &["--machine", "register"]).unwrap();
         assert_eq!(config.machine, MachineKind::Register);
         assert_eq!(config.port, 7005);
@@ -229,13 +160,10 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_named() {
         let cases = [
-            (resolve(&["--port-base", "65531"]), "port-base is 65531; it must be 0, or 1 to 65530"),
-            (resolve(&["--sync-interval-ms", "0"]), "sync-interval-ms is 0; it must be 1 to 60000"),
-            (resolve(&["--sync-entries", "0"]), "sync-entries is 0; it must be at least 1"),
-            (resolve(&["--config", "/no/such"]), "cannot read the configuration file /no/such"),
-            (with_file("prot = 1", &[]), "unknown field `prot`"),
-            (with_file("config = \"x\"", &[]), "unknown field `config`"),
-            (with_file("machine = \"zk\"", &[]), "unknown variant `zk`"),
+            (resolve(&["--port-base", "65531"]), "port_base = 65531: must be 0 to 65530"),
+            (resolve(&["--sync-interval-ms", "0"]), "sync_interval_ms = 0: must be 1 to 60000"),
+            (resolve(&["--sync-entries", "0"]), "sync_entries = 0: must be 1 to 1000000000"),
+            (with_file("machine = \"zk\"", &[]), "machine = \"zk\": must be kv or memory-kv or"),
         ];
         for (outcome, message) in cases {
             let error = outcome.unwrap_err().to_string();

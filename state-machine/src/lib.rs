@@ -10,6 +10,7 @@
 //! | [`rpc`] | the contract: calls, types, errors, limits |
 //! | [`entries`] | a batch of committed entries as one buffer |
 //! | [`wire`] | connections: endpoints, hello, bounded codec |
+//! | [`startup`] | settings and log of a daemon |
 //! | [`machine`] | trait `Machine` and its duties |
 //! | [`host`] | order, gaps, fencing, snapshots in pieces: the same for every machine |
 //! | [`attachment`] | whose data a machine holds |
@@ -30,5 +31,6 @@ pub mod register;
 pub mod rpc;
 pub mod server;
 pub mod snapshot;
+pub mod startup;
 pub mod wire;
 pub mod worker;

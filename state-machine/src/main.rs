@@ -1,45 +1,29 @@
 //! The `state-machine` process.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
-use state_machine::config::{Config, Flags};
+use state_machine::config::Flags;
 use state_machine::daemon;
+use state_machine::startup::{self, Loaded};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
-use tracing_subscriber::EnvFilter;
-
-/// The logs of the store and of tarpc are for their authors, save when something is wrong.
-const DEFAULT_LOG: &str = "info,fjall=warn,lsm_tree=warn,tarpc=warn";
-const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_LOG.into());
-    let colours = io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    log.with_ansi(colours).init();
-    let code = match flags.resolve() {
-        Ok(config) => run(config),
-        Err(error) => {
-            error!("{error}");
-            BAD_CONFIGURATION
-        }
-    };
-    ExitCode::from(code)
+    startup::main(run)
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn run(config: Config) -> u8 {
-    let stop = match stop_signal() {
-        Ok(stop) => stop,
-        Err(error) => {
+async fn run(loaded: Loaded<Flags>) -> u8 {
+    let (stop, hangups) = match (stop_signal(), loaded.follow_hangups()) {
+        (Ok(stop), Ok(hangups)) => (stop, hangups),
+        (Err(error), _) | (_, Err(error)) => {
             error!("cannot listen for signals: {error}");
             return 1;
         }
     };
-    match daemon::run(config, stop).await {
+    tokio::spawn(hangups);
+    match daemon::run(loaded.config, stop).await {
         Ok(()) => 0,
         Err(error) => {
             error!("{error}");

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use raft_client::{Endpoint, MAX_COMMAND_BYTES};
 use rustix::process::Signal;
@@ -11,48 +10,10 @@ use serde_json::{Value, json};
 use crate::harness::caller::Caller;
 use crate::harness::cluster::{Cluster, QUICK};
 use crate::harness::program::Program;
+use crate::typed::{ask, client, say};
 
 /// Long enough for a process to start and connect on a busy machine, short enough to be waited out.
 const SHORT: &str = "--timeout-ms=1500";
-
-/// What a run left.
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        assert_eq!(self.out.lines().count(), 1, "{}{}", self.out, self.err);
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
-    }
-}
-
-fn client(directory: &Path, words: &[&str]) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_raft-client"));
-    command.env_clear().current_dir(directory).args(words).stdin(Stdio::null());
-    let output = command.output().unwrap();
-    Run {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// Runs it against some nodes.
-fn ask(endpoints: &[Endpoint], words: &[&str]) -> Run {
-    let list: Vec<_> = endpoints.iter().map(Endpoint::to_string).collect();
-    let list = format!("--endpoints={}", list.join(","));
-    client(Path::new("/"), &[&[list.as_str()], words].concat())
-}
-
-/// Runs it and expects success; what it prints, without the line end.
-fn say(endpoints: &[Endpoint], words: &[&str]) -> String {
-    let run = ask(endpoints, words);
-    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{words:?}: {}", run.out);
-    run.out.strip_suffix('\n').unwrap().to_owned()
-}
 
 #[tokio::test]
 async fn the_line_that_people_know_works_to_the_letter() {
@@ -237,6 +198,24 @@ async fn nodes_tell_about_themselves_and_each_other() {
     let configured = |member: &Value| member["configured"] == "voter";
     assert_eq!(members.as_array().unwrap().iter().filter(|member| configured(member)).count(), 3);
     assert_eq!(say(&[cluster.endpoint(other)], &["members"]).lines().count(), 4);
+}
+
+#[tokio::test]
+async fn health_is_that_of_one_node_and_its_processes() {
+    let mut cluster = Cluster::form(3, QUICK).await;
+    let probe = |endpoint: &Endpoint| {
+        let endpoint = endpoint.to_string();
+        ask(&[], &["--output=json", "health", "--endpoint", &endpoint])
+    };
+    for other in [0, 2] {
+        cluster.node(other).kill_all();
+    }
+    assert_eq!(probe(&cluster.endpoint(1)).code, Some(0), "peers do not count");
+    let dead = probe(&cluster.endpoint(2));
+    assert_eq!((dead.code, &dead.json()["error"]), (Some(1), &json!("unhealthy")));
+    cluster.node(1).kill(Program::StateMachine);
+    cluster.until(1, "machine away", |status| status.state_machine != "attached").await;
+    assert_eq!(probe(&cluster.endpoint(1)).code, Some(1));
 }
 
 #[tokio::test]

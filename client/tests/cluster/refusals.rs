@@ -41,33 +41,33 @@ async fn flags_and_configuration_are_checked() {
         format!("--config={}", path.display())
     };
     let unknown_key = file("unknown.toml", "prot_base = 1\n");
-    let unknown_dashed_key = file("dashed.toml", "prot-base = 1\n");
+    let unknown_dashed_key = file("dashed.toml", "port-base = 1\n");
     let out_of_range = file("range.toml", "tick_ms = 500\n");
     let not_toml = file("not.toml", "{{{");
     let missing = format!("--config={}", root.path().join("nowhere.toml").display());
     for (program, flag, words) in [
         (Program::Raft, "--no-such-flag", &["--no-such-flag"][..]),
         (Program::Raft, "--tick-ms=0", &["tick_ms", "1 to 100"]),
-        (Program::Raft, "--tick-ms=soon", &["--tick-ms", "soon"]),
-        (Program::Raft, "--heartbeat-ms=200", &["heartbeat_ms = 200", "10 to 100"]),
+        (Program::Raft, "--tick-ms=soon", &["tick_ms", "\"soon\"", "flag --tick-ms"]),
+        (Program::Raft, "--heartbeat-ms=200", &["heartbeat_ms = 200", "10 to 150"]),
         (Program::Raft, "--segment-mib=1", &["segment_mib", "16 to 1024"]),
         (Program::Raft, "--target-voters=10", &["target_voters", "1 to 9"]),
         (Program::Raft, "--port-base=65535", &["raft_port", "65535"]),
-        (Program::Raft, "--bind=localhost", &["--bind", "localhost"]),
+        (Program::Raft, "--bind=localhost", &["bind", "localhost", "flag --bind"]),
         (Program::Raft, "--state-machine=nowhere", &["state_machine", "host:port"]),
-        (Program::Raft, &unknown_key, &["unknown.toml", "prot_base"]),
-        (Program::Raft, &out_of_range, &["tick_ms = 500", "1 to 100"]),
+        (Program::Raft, &unknown_key, &["unknown.toml", "line 1", "prot_base"]),
+        (Program::Raft, &out_of_range, &["tick_ms = 500", "1 to 100", "range.toml", "line 1"]),
         (Program::Raft, &not_toml, &["not.toml"]),
         (Program::Raft, &missing, &["nowhere.toml"]),
         (Program::Member, "--no-such-flag", &["--no-such-flag"]),
-        (Program::Member, "--probe-interval-ms=1", &["probe-interval-ms = 1", "50 and 60000"]),
+        (Program::Member, "--probe-interval-ms=1", &["probe_interval_ms = 1", "50 to 60000"]),
         (Program::Member, "--seed=nowhere", &["nowhere", "host:port"]),
-        (Program::Member, &unknown_dashed_key, &["dashed.toml", "prot-base"]),
+        (Program::Member, &unknown_dashed_key, &["dashed.toml", "write port_base"]),
         (Program::Member, &missing, &["nowhere.toml"]),
         (Program::StateMachine, "--no-such-flag", &["--no-such-flag"]),
-        (Program::StateMachine, "--sync-interval-ms=0", &["sync-interval-ms", "60000"]),
+        (Program::StateMachine, "--sync-interval-ms=0", &["sync_interval_ms", "60000"]),
         (Program::StateMachine, "--machine=abacus", &["abacus", "kv"]),
-        (Program::StateMachine, &unknown_dashed_key, &["dashed.toml", "prot-base"]),
+        (Program::StateMachine, &unknown_dashed_key, &["dashed.toml", "write port_base"]),
         (Program::StateMachine, &missing, &["nowhere.toml"]),
     ] {
         assert_refused(program, &dir, &[flag], 2, words).await;

@@ -8,6 +8,7 @@ use raft::rpc::client::{
     Answer, ClientService, LeaderHint, MemberStatus, NodeStatus, OpenSession, Outcome, Query,
     QueryError, SessionOpened, Submit, SubmitError, Submitted, serve,
 };
+use raft::rpc::operation::{Operate, Operated, OperationError};
 use raft::rpc::wire::{Hello, Listener, Service};
 use raft_client::Endpoint;
 use tarpc::context::Context;
@@ -41,6 +42,8 @@ struct State {
     steps: VecDeque<Step>,
     openings: VecDeque<SubmitError>,
     queries: VecDeque<QueryError>,
+    operations: VecDeque<OperationError>,
+    asked_to_operate: u64,
     members: Vec<MemberStatus>,
     leader: Option<LeaderHint>,
     sessions: u64,
@@ -90,6 +93,17 @@ impl Fake {
         self
     }
 
+    /// The same for the next wishes of operators.
+    pub(crate) fn operating(self, errors: impl IntoIterator<Item = OperationError>) -> Self {
+        self.state().operations.extend(errors);
+        self
+    }
+
+    /// How often an operator wanted something.
+    pub(crate) fn asked_to_operate(&self) -> u64 {
+        self.state().asked_to_operate
+    }
+
     /// Whom the node knows.
     pub(crate) fn knowing(self, other: &Fake, leader: bool) -> Self {
         let raft_address = other.endpoint.to_string();
@@ -103,6 +117,7 @@ impl Fake {
             configured: "voter".to_owned(),
             raft_address,
             gossip_address: String::new(),
+            http_address: String::new(),
         });
         self
     }
@@ -221,6 +236,7 @@ impl ClientService for Connection {
             member: "connected".to_owned(),
             fsync: true,
             version: "0".to_owned(),
+            http_address: String::new(),
         }
     }
 
@@ -228,5 +244,14 @@ impl ClientService for Connection {
         let mut state = self.state.lock().unwrap();
         state.asked_for_members += 1;
         state.members.clone()
+    }
+
+    async fn operate(self, _: Context, _: Operate) -> Result<Operated, OperationError> {
+        let mut state = self.state.lock().unwrap();
+        state.asked_to_operate += 1;
+        match state.operations.pop_front() {
+            Some(error) => Err(error),
+            None => Ok(Operated::Leads(LeaderHint { node: 9, address: "there:1".to_owned() })),
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft::rpc::client::{LeaderHint, QueryError, SESSION_WINDOW, SubmitError};
+use raft::rpc::operation::OperationError;
 use raft_client::{Client, Endpoint, Error, MAX_COMMAND_BYTES, Options, Refusal, Stamp};
 use tokio::sync::Notify;
 
@@ -394,4 +395,26 @@ async fn status_of_all_shows_the_dead_and_finds_the_unnamed() {
     for (endpoint, status) in statuses {
         assert_eq!(status.is_err(), endpoint == nobody, "{endpoint}");
     }
+}
+
+#[tokio::test]
+async fn what_an_operator_wants_is_not_asked_for_twice_when_it_may_have_happened() {
+    let unknown = OperationError::Unknown { reason: "the link ended".to_owned() };
+    let (doubtful, other) = (Fake::start().await.operating([unknown]), Fake::start().await);
+    let outcome = client(&[&doubtful, &other]).transfer(None).await;
+    assert!(matches!(outcome, Err(Error::Undecided { .. })), "{outcome:?}");
+    assert_eq!((doubtful.asked_to_operate(), other.asked_to_operate()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_an_operator_wants_is_refused_or_goes_to_whoever_can_do_it() {
+    let elsewhere = OperationError::NotLeader { hint: None };
+    let (first, second) = (Fake::start().await.operating([elsewhere]), Fake::start().await);
+    assert_eq!(client(&[&first, &second]).transfer(None).await.unwrap().node, 9);
+    assert_eq!((first.asked_to_operate(), second.asked_to_operate()), (1, 1));
+
+    let learner = OperationError::Learner { node: 4 };
+    let refusing = Fake::start().await.operating([learner.clone()]);
+    let refused = client(&[&refusing, &second]).campaign(4).await;
+    assert_eq!(refused, Err(Error::Refused(Refusal::Operation(learner))));
 }

@@ -278,4 +278,6 @@ pub struct Status {
     pub leader_ready: bool,
     /// Leader only: the others.
     pub peers: Vec<(NodeId, PeerStatus)>,
+    /// Leader only: to whom leadership is being handed over.
+    pub transferring_to: Option<NodeId>,
 }

@@ -275,6 +275,11 @@ impl Replica<Leader> {
         self.role.transfer.is_some()
     }
 
+    /// To whom leadership is being handed over.
+    pub(super) fn transferring_to(&self) -> Option<NodeId> {
+        self.role.transfer.map(|transfer| transfer.target)
+    }
+
     pub(super) fn advance_transfer(&mut self) {
         let last = self.common.log.last().index;
         let Some(transfer) = &mut self.role.transfer else { return };

@@ -182,11 +182,11 @@ impl Raft {
     /// A look from outside.
     pub fn status(&self) -> Status {
         let common = self.common();
-        let (role, leader_ready, peers) = match self {
-            Self::Follower(_) => (RoleName::Follower, false, Vec::new()),
-            Self::PreCandidate(_) => (RoleName::PreCandidate, false, Vec::new()),
-            Self::Candidate(_) => (RoleName::Candidate, false, Vec::new()),
-            Self::Leader(leader) => (RoleName::Leader, leader.is_ready(), leader.peers()),
+        let (role, leader) = match self {
+            Self::Follower(_) => (RoleName::Follower, None),
+            Self::PreCandidate(_) => (RoleName::PreCandidate, None),
+            Self::Candidate(_) => (RoleName::Candidate, None),
+            Self::Leader(leader) => (RoleName::Leader, Some(leader)),
         };
         Status {
             id: common.id(),
@@ -198,8 +198,9 @@ impl Raft {
             membership: common.membership().clone(),
             membership_index: common.memberships.index(),
             membership_committed: common.memberships.is_committed(),
-            leader_ready,
-            peers,
+            leader_ready: leader.is_some_and(Replica::is_ready),
+            peers: leader.map(Replica::peers).unwrap_or_default(),
+            transferring_to: leader.and_then(Replica::transferring_to),
         }
     }
 

@@ -111,6 +111,15 @@ pub struct CommitsStatus {
     pub machine: Arc<str>,
 }
 
+const ATTACHED: &str = "attached";
+
+impl CommitsStatus {
+    /// Whether the state machine is at hand.
+    pub fn is_attached(&self) -> bool {
+        &*self.machine == ATTACHED
+    }
+}
+
 /// A caller whose entry is committed.
 #[derive(Debug)]
 struct Applying {
@@ -208,7 +217,7 @@ impl DigestCommits {
     /// What others may know.
     pub fn status(&self) -> CommitsStatus {
         let machine = match self.machine {
-            Machine::Attached => Arc::from("attached"),
+            Machine::Attached => Arc::from(ATTACHED),
             Machine::Detached | Machine::Attaching { .. } => Arc::clone(&self.reason),
         };
         CommitsStatus { applied: self.applied, machine }

@@ -3,13 +3,14 @@
 //! It drains all events that wait, steps the core, and hands out what to do: log and peers together, then whatever became
 //! ready. It never waits for a full queue; past a bound a caller is told `Busy`, and the ticking goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::feed::Feed;
+use super::handover::{HandoverOutcome, HandoverRefused, Handovers};
 use super::outbox::Outbox;
 use super::pending::{Pending, Waiting};
 use super::{
@@ -23,6 +24,7 @@ use crate::consensus::{
     ReadId, Refusal, RoleName, Status, Token,
 };
 use crate::roster::{Autopilot, Candidate};
+use crate::rpc::peer::LeaveAnswer;
 
 /// Callers that wait in both stages, those of commands and of reads each; one more is refused with `Busy`.
 pub const MAX_WAITING_CALLERS: usize = 16 * 1024;
@@ -107,6 +109,29 @@ pub enum EntriesEvent {
     Drain,
     /// Somebody wants to see the core.
     Status(oneshot::Sender<Status>),
+    /// An operator wants leadership to move.
+    HandOver {
+        /// To whom; none = the best that there is.
+        target: Option<NodeId>,
+        /// How long the operator waits, in ticks.
+        patience_ticks: u64,
+        /// Told who leads then.
+        reply: Reply<HandoverOutcome>,
+    },
+    /// An operator wants this node to stand for election.
+    Campaign {
+        /// How long the operator waits, in ticks.
+        patience_ticks: u64,
+        /// Told who leads then.
+        reply: Reply<HandoverOutcome>,
+    },
+    /// A node wants to leave the configuration. It asks again for as long as it wants to.
+    Leave {
+        /// Which.
+        node: NodeId,
+        /// The leader's word on it; the error is who may lead instead of us.
+        reply: Reply<Result<LeaveAnswer, Option<NodeId>>>,
+    },
 }
 
 /// What a read of the log is for.
@@ -152,6 +177,9 @@ pub struct DigestEntries {
     /// Latest stamp in our log: stamps never fall.
     time_ms: u64,
     autopilot: Autopilot,
+    handovers: Handovers,
+    /// Successors that did not take over when they were asked to since this node wants to be rid of leadership.
+    passed_over: BTreeSet<NodeId>,
     draining: bool,
 }
 
@@ -172,6 +200,8 @@ impl DigestEntries {
             feed: Feed::new(first),
             time_ms: 0,
             autopilot,
+            handovers: Handovers::default(),
+            passed_over: BTreeSet::new(),
             draining: false,
         };
         stage.note_stamps(tail);
@@ -188,6 +218,10 @@ impl DigestEntries {
         if !proposals.is_empty() {
             self.step(Input::Propose(proposals), &mut actions);
         }
+        if !self.handovers.is_empty() {
+            let status = self.raft().status();
+            self.handovers.settle(&status, self.now);
+        }
         self.feed(&mut actions);
         actions
     }
@@ -202,7 +236,7 @@ impl DigestEntries {
         let waiting = self.commands_waiting.outstanding() + self.reads_waiting.outstanding();
         let status = self.raft().status();
         let leads = status.role == RoleName::Leader;
-        waiting == 0 && !(leads && successor(&status).is_some())
+        waiting == 0 && !(leads && self.autopilot.successor(&status, &BTreeSet::new()).is_some())
     }
 
     /// Commands are gathered in `proposals`, so that all of them become one step of the core.
@@ -248,6 +282,21 @@ impl DigestEntries {
             EntriesEvent::Bootstrap(membership) => self.step(Input::Bootstrap(membership), actions),
             EntriesEvent::Drain => self.drain(actions),
             EntriesEvent::Status(reply) => drop(reply.send(self.raft().status())),
+            EntriesEvent::HandOver { target, patience_ticks, reply } => {
+                self.move_leadership(target, patience_ticks, reply, actions);
+            }
+            EntriesEvent::Campaign { patience_ticks, reply } => {
+                self.campaign(patience_ticks, reply, actions);
+            }
+            EntriesEvent::Leave { node, reply } => {
+                let status = self.raft().status();
+                drop(reply.send(match status.role {
+                    RoleName::Leader => Ok(self.autopilot.leave(node, &status, self.now)),
+                    RoleName::Follower | RoleName::PreCandidate | RoleName::Candidate => {
+                        Err(status.leader)
+                    }
+                }));
+            }
         }
     }
 
@@ -274,10 +323,16 @@ impl DigestEntries {
         self.peers_waiting.retain(|_, (reply, expires)| *expires > now && !reply.is_closed());
     }
 
-    /// Lets the autopilot propose the next change of the configuration.
+    /// Lets the autopilot propose the next change of the configuration. A leader that is to leave or to stop hands over
+    /// first.
     fn steer(&mut self, actions: &mut EntriesActions) {
         let status = self.raft().status();
-        if let Some(target) = self.autopilot.next_change(&status, self.now) {
+        let target = self.autopilot.next_change(&status, self.now);
+        let wants_rid = self.draining || self.autopilot.is_leaving(status.id);
+        if status.role == RoleName::Leader && wants_rid && self.hand_over(&status, actions) {
+            return;
+        }
+        if let Some(target) = target {
             let change = MembershipChange {
                 id: ProposalId(self.fresh_id()),
                 based_on: status.membership_index,
@@ -318,13 +373,80 @@ impl DigestEntries {
         self.step(Input::Read(id), actions);
     }
 
-    /// Hands leadership to the voter that lacks least: nobody has to wait for an election timeout then.
     fn drain(&mut self, actions: &mut EntriesActions) {
         self.draining = true;
         let status = self.raft().status();
-        if let Some(successor) = successor(&status) {
-            self.step(Input::Transfer(successor), actions);
+        if status.role == RoleName::Leader {
+            self.hand_over(&status, actions);
         }
+    }
+
+    /// Gives leadership to the best successor: nobody has to wait for an election timeout then. One that did not take over in
+    /// time is not asked again before all others were. False when there is nobody.
+    fn hand_over(&mut self, status: &Status, actions: &mut EntriesActions) -> bool {
+        if status.transferring_to.is_some() {
+            return true;
+        }
+        let next = self.autopilot.successor(status, &self.passed_over).or_else(|| {
+            self.passed_over.clear();
+            self.autopilot.successor(status, &self.passed_over)
+        });
+        let Some(successor) = next else { return false };
+        self.passed_over.insert(successor);
+        self.step(Input::Transfer(successor), actions);
+        true
+    }
+
+    fn move_leadership(
+        &mut self,
+        target: Option<NodeId>,
+        patience_ticks: u64,
+        reply: Reply<HandoverOutcome>,
+        actions: &mut EntriesActions,
+    ) {
+        let status = self.raft().status();
+        match self.choose_target(target, &status) {
+            Err(refused) => drop(reply.send(Err(refused))),
+            Ok(target) => {
+                self.step(Input::Transfer(target), actions);
+                let expires = self.now.saturating_add(patience_ticks);
+                self.handovers.wait(target, status.term, expires, reply);
+            }
+        }
+    }
+
+    fn choose_target(
+        &self,
+        target: Option<NodeId>,
+        status: &Status,
+    ) -> Result<NodeId, HandoverRefused> {
+        if status.role != RoleName::Leader {
+            return Err(HandoverRefused::NotLeader { leader: status.leader });
+        }
+        let Some(target) = target else {
+            let best = self.autopilot.successor(status, &BTreeSet::new());
+            return best.ok_or(HandoverRefused::NoSuccessor);
+        };
+        check_candidate(target, status)?;
+        if status.transferring_to.is_some_and(|running| running != target) {
+            return Err(HandoverRefused::Busy);
+        }
+        Ok(target)
+    }
+
+    fn campaign(
+        &mut self,
+        patience_ticks: u64,
+        reply: Reply<HandoverOutcome>,
+        actions: &mut EntriesActions,
+    ) {
+        let status = self.raft().status();
+        if let Err(refused) = check_candidate(status.id, &status) {
+            return drop(reply.send(Err(refused)));
+        }
+        self.step(Input::Campaign, actions);
+        let expires = self.now.saturating_add(patience_ticks);
+        self.handovers.wait(status.id, status.term, expires, reply);
     }
 
     fn other_leader(&self) -> Option<NodeId> {
@@ -458,10 +580,18 @@ impl DigestEntries {
     }
 }
 
-/// The voter that lacks least of a leader's log.
-fn successor(status: &Status) -> Option<NodeId> {
-    let voters = status.peers.iter().filter(|(id, _)| status.membership.voters.contains(id));
-    voters.max_by_key(|(_, peer)| peer.match_index).map(|(id, _)| *id)
+/// Whether a node could be made the leader.
+fn check_candidate(node: NodeId, status: &Status) -> Result<(), HandoverRefused> {
+    let membership = &status.membership;
+    if status.leader == Some(node) {
+        Err(HandoverRefused::AlreadyLeads(node))
+    } else if membership.voters.contains(&node) {
+        Ok(())
+    } else if membership.contains(node) {
+        Err(HandoverRefused::Learner(node))
+    } else {
+        Err(HandoverRefused::Unknown(node))
+    }
 }
 
 fn is_answer(body: &Message) -> bool {
@@ -481,8 +611,8 @@ fn is_answer(body: &Message) -> bool {
 fn submit_refused(refusal: Refusal) -> SubmitRefused {
     match refusal {
         Refusal::NotLeader { leader } => SubmitRefused::NotLeader { leader },
+        Refusal::NotReady => SubmitRefused::NotReady,
         Refusal::Busy
-        | Refusal::NotReady
         | Refusal::ChangeInProgress
         | Refusal::StaleChange
         | Refusal::InvalidChange => SubmitRefused::Busy,

@@ -14,6 +14,7 @@
 pub mod digest_commits;
 pub mod digest_entries;
 mod feed;
+pub mod handover;
 mod outbox;
 pub mod pending;
 
@@ -45,6 +46,8 @@ pub enum SubmitRefused {
     },
     /// Surely not applied.
     Busy,
+    /// Surely not applied: leadership is being handed over, which is over soon.
+    NotReady,
     /// Surely not applied by this attempt.
     SessionExpired,
     /// Surely not applied.

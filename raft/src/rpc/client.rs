@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tarpc::client::NewClient;
 
+use super::operation::{Operate, Operated, OperationError};
 use super::wire::{self, Endpoint, Hello, HelloError, Io, Service};
 
 /// Most bytes of one command or query, without its header.
@@ -31,6 +32,8 @@ pub trait ClientService {
     async fn status() -> NodeStatus;
     /// Members as gossip sees them, joined with the configuration. Never waits for others.
     async fn members() -> Vec<MemberStatus>;
+    /// Fulfils an operator's wish, as far as it can be, and waits for what came of it.
+    async fn operate(request: Operate) -> Result<Operated, OperationError>;
 }
 
 /// Asks for a session.
@@ -89,6 +92,13 @@ pub struct LeaderHint {
     pub node: u64,
     /// `host:port` of its raft port.
     pub address: String,
+}
+
+impl LeaderHint {
+    /// As JSON, with the id in hexadecimal.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "id": format!("{:016x}", self.node), "address": self.address })
+    }
 }
 
 /// Why a submit has no result.
@@ -232,6 +242,19 @@ pub struct NodeStatus {
     pub fsync: bool,
     /// Program version.
     pub version: String,
+    /// `host:port` of its HTTP port.
+    pub http_address: String,
+}
+
+impl NodeStatus {
+    /// As JSON: its fields by name, every id in hexadecimal.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = serde_json::json!(self);
+        if let Some(leader) = &self.leader {
+            value["leader"] = leader.to_json();
+        }
+        value
+    }
 }
 
 /// One node, as gossip and the configuration see it.
@@ -249,6 +272,8 @@ pub struct MemberStatus {
     pub raft_address: String,
     /// `host:port` of its gossip port; empty when unseen.
     pub gossip_address: String,
+    /// `host:port` of its HTTP port.
+    pub http_address: String,
 }
 
 /// Why a client has no connection.

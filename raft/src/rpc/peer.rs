@@ -9,6 +9,7 @@ use tarpc::client::NewClient;
 use tokio::task::JoinHandle;
 
 use super::client::{Answer, ConnectError, Outcome, QueryError, SubmitError};
+use super::operation::{Operated, Operation, OperationError};
 use super::wire::{self, Endpoint, Hello, Io};
 use crate::consensus::{AppendResponse, LogId, Term, VoteRequest, VoteResponse};
 
@@ -23,8 +24,11 @@ pub trait PeerService {
     async fn request_vote(request: Ballot) -> BallotReply;
     /// Leadership transfer: campaign at once (thesis §3.10).
     async fn timeout_now(term: Term) -> ();
-    /// Commands and queries that reached a node which does not lead; answered in the same order.
-    async fn forward(batch: Vec<Forward>) -> Vec<Forwarded>;
+    /// Requests that reached a node which they do not belong to. Answered as soon as one of them has an answer, with all
+    /// that have one by then, so that the slowest does not hold the others up; the rest is asked for by `forward_rest`.
+    async fn forward(batch: Vec<Forward>) -> Answers;
+    /// More answers to a batch.
+    async fn forward_rest(ticket: u64) -> Answers;
 }
 
 /// Arguments of `append_entries`.
@@ -97,6 +101,43 @@ pub enum Forward {
         /// Time that is left to answer, in milliseconds.
         remaining_ms: u32,
     },
+    /// An operator's wish.
+    Operate {
+        /// The wish.
+        operation: Operation,
+        /// Time that is left to answer, in milliseconds.
+        remaining_ms: u32,
+    },
+    /// The sender wants to leave: answered at once, and to be repeated for as long as it wants to.
+    Leave,
+}
+
+/// Answers to some requests of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Places of the answered requests in the batch, from zero.
+    pub places: Vec<u32>,
+    /// Their answers.
+    pub outcomes: Vec<Forwarded>,
+    /// Names those that have no answer yet; none when that is all, or when they are lost.
+    pub rest: Option<u64>,
+}
+
+/// The leader's word to a node that wants to leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaveAnswer {
+    /// It is out: the configuration at this index, which is committed, does not name it.
+    Out {
+        /// Where that configuration stands in the log.
+        index: u64,
+    },
+    /// It will be taken out as soon as may be, if it goes on asking.
+    Pending,
+    /// It keeps its seat, and waiting alone will not change that.
+    Refused {
+        /// For people.
+        reason: String,
+    },
 }
 
 /// Answer to a [`Forward`] of the same kind.
@@ -106,6 +147,10 @@ pub enum Forwarded {
     Submit(Result<(u64, Outcome), SubmitError>),
     /// To a read.
     Query(Result<Answer, QueryError>),
+    /// To a wish.
+    Operate(Result<Operated, OperationError>),
+    /// To a node that wants to leave.
+    Leave(Result<LeaveAnswer, OperationError>),
 }
 
 /// A connection to a peer.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tarpc::context::Context;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout_at};
 
 use super::Shared;
 use crate::command::Kind;
@@ -18,6 +19,7 @@ use crate::rpc::client::{
     Answer, ClientService, LeaderHint, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, OpenSession,
     Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
 };
+use crate::rpc::operation::{Operate, Operated, OperationError};
 use crate::rpc::peer::Forward;
 
 /// Answers leave this much before the caller's deadline, so that they still arrive.
@@ -25,15 +27,15 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
 /// Serves clients, and what peers pass on.
 #[derive(Clone, Debug)]
-pub(super) struct ClientServer {
-    shared: Shared,
+pub(crate) struct ClientServer {
+    pub(super) shared: Shared,
 }
 
 /// What a command's caller gets from this node, before anything is passed on.
 type Placed = Result<(u64, Outcome), SubmitRefused>;
 
 impl ClientServer {
-    pub(super) fn new(shared: Shared) -> Self {
+    pub(crate) fn new(shared: Shared) -> Self {
         Self { shared }
     }
 
@@ -49,9 +51,8 @@ impl ClientServer {
             command: Bytes::new(),
             forward: request.forward,
         };
-        let placed = self.place(due, Kind::OpenSession, opening.clone()).await;
         let forward = |remaining_ms| Forward::OpenSession { remaining_ms };
-        let (session, _) = self.finish(due, &opening, placed, forward).await?;
+        let (session, _) = self.carry(due, Kind::OpenSession, &opening, forward).await?;
         Ok(SessionOpened { session })
     }
 
@@ -62,7 +63,6 @@ impl ClientServer {
     ) -> Result<Submitted, SubmitError> {
         check_size(&request.command)
             .map_err(|(bytes, limit)| SubmitError::TooLarge { bytes, limit })?;
-        let placed = self.place(due, Kind::Apply, request.clone()).await;
         let forward = |remaining_ms| Forward::Submit {
             session: request.session,
             sequence: request.sequence,
@@ -70,7 +70,7 @@ impl ClientServer {
             command: request.command.clone(),
             remaining_ms,
         };
-        let (index, outcome) = self.finish(due, &request, placed, forward).await?;
+        let (index, outcome) = self.carry(due, Kind::Apply, &request, forward).await?;
         Ok(Submitted { index, outcome })
     }
 
@@ -81,27 +81,40 @@ impl ClientServer {
     ) -> Result<Answer, QueryError> {
         check_size(&request.query)
             .map_err(|(bytes, limit)| QueryError::TooLarge { bytes, limit })?;
-        let leader = match self.read(due, request.query.clone()).await {
-            Ok(answer) => return Ok(answer),
-            Err(QueryRefused::Busy) => return Err(QueryError::Busy),
-            Err(QueryRefused::Unavailable { reason }) => {
-                return Err(QueryError::Unavailable { reason });
+        let mut search = Search::new(self, due);
+        loop {
+            let leader = match self.read(due, request.query.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(QueryRefused::Busy) => return Err(QueryError::Busy),
+                Err(QueryRefused::Unavailable { reason }) => {
+                    return Err(QueryError::Unavailable { reason });
+                }
+                Err(QueryRefused::NotLeader { leader }) => leader,
+            };
+            let hint = self.hint(leader);
+            if !request.forward {
+                return Err(QueryError::NotLeader { hint });
             }
-            Err(QueryRefused::NotLeader { leader }) => leader,
-        };
-        let hint = self.hint(leader);
-        if !request.forward {
-            return Err(QueryError::NotLeader { hint });
-        }
-        let forwarded = Forward::Query { query: request.query, remaining_ms: remaining_ms(due) };
-        let (item, answer) = ForwardItem::query(forwarded, due);
-        if !self.pass_on(leader, item) {
-            return Err(QueryError::NotLeader { hint });
-        }
-        let lost = || QueryError::Unavailable { reason: "the link to the leader ended".to_owned() };
-        match answer.await.map_err(|_gone| lost())? {
-            Err(QueryError::NotLeader { hint: None }) => Err(QueryError::NotLeader { hint }),
-            other => other,
+            let forwarded =
+                Forward::Query { query: request.query.clone(), remaining_ms: remaining_ms(due) };
+            let (item, answer) = ForwardItem::query(forwarded, due);
+            let refused = if self.pass_on(leader, item) {
+                match self.unless_deposed(leader, answer).await {
+                    // A read changes nothing: it may be asked anew.
+                    Err(Deposed) => continue,
+                    Ok(Err(_gone)) => {
+                        let reason = LINK_ENDED.to_owned();
+                        return Err(QueryError::Unavailable { reason });
+                    }
+                    Ok(Ok(Err(QueryError::NotLeader { hint: other }))) => other.or(hint),
+                    Ok(Ok(answer)) => return answer,
+                }
+            } else {
+                hint
+            };
+            if !search.finds_another_than(leader).await {
+                return Err(QueryError::NotLeader { hint: refused });
+            }
         }
     }
 
@@ -126,31 +139,63 @@ impl ClientServer {
         outcome.await.map_err(|_gone| stopped())?.map(|(index, outcome)| (index.0, outcome))
     }
 
-    /// Passes a command on if this node does not lead, and puts what became of it in the contract's words.
-    async fn finish(
+    /// Has a command applied, here or where the leader is, and says what became of it in the contract's words. When another
+    /// leader comes up before there is an answer, the old one may never give it: a command of a session goes to the new one
+    /// as well, where it takes effect once; of any other one it is said at once that nothing is known.
+    async fn carry(
         &self,
         due: Instant,
+        kind: Kind,
         request: &Submit,
-        placed: Placed,
-        forward: impl FnOnce(u32) -> Forward,
+        forward: impl Fn(u32) -> Forward,
     ) -> Result<(u64, Outcome), SubmitError> {
-        let leader = match placed {
-            Ok(done) => return Ok(done),
-            Err(SubmitRefused::NotLeader { leader }) => leader,
-            Err(refused) => return Err(submit_error(refused, request)),
-        };
-        let hint = self.hint(leader);
-        if !request.forward {
-            return Err(SubmitError::NotLeader { hint });
+        let mut search = Search::new(self, due);
+        let mut in_doubt = false;
+        loop {
+            let leader = match self.place(due, kind, request.clone()).await {
+                Ok(done) => return Ok(done),
+                Err(SubmitRefused::NotLeader { leader }) => leader,
+                Err(SubmitRefused::NotReady) if search.waits_a_little().await => continue,
+                Err(refused) => return Err(doubting(in_doubt, submit_error(refused, request))),
+            };
+            let hint = self.hint(leader);
+            if !request.forward {
+                return Err(SubmitError::NotLeader { hint });
+            }
+            let (item, answer) = ForwardItem::submit(forward(remaining_ms(due)), due);
+            let refused = if self.pass_on(leader, item) {
+                match self.unless_deposed(leader, answer).await {
+                    Err(Deposed) if is_repeatable(kind, request) => {
+                        in_doubt = true;
+                        continue;
+                    }
+                    Err(Deposed) => return Err(unknown("the leader changed before it answered")),
+                    Ok(Err(_gone)) => return Err(unknown(LINK_ENDED)),
+                    Ok(Ok(Err(SubmitError::NotLeader { hint: other }))) => other.or(hint),
+                    Ok(Ok(Err(error))) => return Err(doubting(in_doubt, error)),
+                    Ok(Ok(Ok(done))) => return Ok(done),
+                }
+            } else {
+                hint
+            };
+            if !search.finds_another_than(leader).await {
+                return Err(doubting(in_doubt, SubmitError::NotLeader { hint: refused }));
+            }
         }
-        let (item, answer) = ForwardItem::submit(forward(remaining_ms(due)), due);
-        if !self.pass_on(leader, item) {
-            return Err(SubmitError::NotLeader { hint });
-        }
-        let lost = || SubmitError::Unknown { reason: "the link to the leader ended".to_owned() };
-        match answer.await.map_err(|_gone| lost())? {
-            Err(SubmitError::NotLeader { hint: None }) => Err(SubmitError::NotLeader { hint }),
-            other => other,
+    }
+
+    /// Waits for the answer of a leader, but not when another one is known: it may be frozen or cut off.
+    async fn unless_deposed<T>(
+        &self,
+        leader: Option<NodeId>,
+        answer: oneshot::Receiver<T>,
+    ) -> Result<Result<T, oneshot::error::RecvError>, Deposed> {
+        let mut known = self.shared.leader.clone();
+        let another = known.wait_for(|known| known.is_some() && *known != leader);
+        tokio::select! {
+            biased;
+            answer = answer => Ok(answer),
+            Ok(_) = another => Err(Deposed),
         }
     }
 
@@ -166,8 +211,8 @@ impl ClientServer {
         outcome.await.map_err(|_gone| stopped())?
     }
 
-    /// Hands a request to the link to the leader; false when there is none, or no room on it.
-    fn pass_on(&self, leader: Option<NodeId>, item: ForwardItem) -> bool {
+    /// Hands a request to the link to another node; false when there is none, or no room on it.
+    pub(super) fn pass_on(&self, leader: Option<NodeId>, item: ForwardItem) -> bool {
         let Some(leader) = leader.filter(|leader| *leader != self.shared.node.id) else {
             return false;
         };
@@ -175,7 +220,7 @@ impl ClientServer {
         routes.get(&leader).is_some_and(|route| route.forwards.try_send(item).is_ok())
     }
 
-    fn hint(&self, leader: Option<NodeId>) -> Option<LeaderHint> {
+    pub(super) fn hint(&self, leader: Option<NodeId>) -> Option<LeaderHint> {
         let leader = leader?;
         let address = if leader == self.shared.node.id {
             self.shared.node.raft_address.clone()
@@ -190,11 +235,12 @@ impl ClientServer {
         deadline.min(Instant::now() + self.shared.request_timeout)
     }
 
-    fn patience_ticks(&self, due: Instant) -> u64 {
+    pub(super) fn patience_ticks(&self, due: Instant) -> u64 {
         self.shared.ticks(due.saturating_duration_since(Instant::now()))
     }
 
-    async fn look(&self) -> Option<Status> {
+    /// The core as it is now; none when the first stage is gone.
+    pub(crate) async fn look(&self) -> Option<Status> {
         let (reply, status) = oneshot::channel();
         self.shared.inbox.send(EntriesEvent::Status(reply)).await.ok()?;
         status.await.ok()
@@ -211,11 +257,17 @@ impl ClientService for ClientServer {
     }
 
     async fn submit(self, context: Context, request: Submit) -> Result<Submitted, SubmitError> {
-        self.submit_until(self.due(context), request).await
+        let begun = Instant::now();
+        let submitted = self.submit_until(self.due(context), request).await;
+        self.shared.metrics.note_submit(begun.elapsed(), &submitted);
+        submitted
     }
 
     async fn query(self, context: Context, request: Query) -> Result<Answer, QueryError> {
-        self.query_until(self.due(context), request).await
+        let begun = Instant::now();
+        let answer = self.query_until(self.due(context), request).await;
+        self.shared.metrics.note_query(begun.elapsed(), &answer);
+        answer
     }
 
     async fn status(self, _: Context) -> NodeStatus {
@@ -247,6 +299,7 @@ impl ClientService for ClientServer {
             member: self.shared.sight.borrow().member.to_string(),
             fsync: self.shared.fsync,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            http_address: node.http_address.clone(),
         }
     }
 
@@ -270,11 +323,79 @@ impl ClientService for ClientServer {
                     configured: configured.to_owned(),
                     raft_address: info.raft_address.clone(),
                     gossip_address: String::new(),
+                    http_address: info.http_address.clone(),
                 }),
             }
         }
         members
     }
+
+    async fn operate(self, context: Context, request: Operate) -> Result<Operated, OperationError> {
+        let due = context.deadline.checked_sub(ANSWER_MARGIN).unwrap_or(context.deadline);
+        self.operate_until(due, request).await
+    }
+}
+
+/// Another leader is known than the one that was asked.
+struct Deposed;
+
+const LINK_ENDED: &str = "the link to the leader ended";
+/// Pause before a leader is asked again whether its handover is over.
+const HANDOVER_PAUSE: Duration = Duration::from_millis(10);
+
+/// Looking for a leader, for as long as an election may take: a request that comes between two leaders need not fail.
+struct Search {
+    leader: watch::Receiver<Option<NodeId>>,
+    due: Instant,
+    patience: Duration,
+    /// Set when the search begins.
+    until: Option<Instant>,
+}
+
+impl Search {
+    fn new(server: &ClientServer, due: Instant) -> Self {
+        let (leader, patience) = (server.shared.leader.clone(), server.shared.election_timeout);
+        Self { leader, due, patience, until: None }
+    }
+
+    /// Whether a leader other than `tried` is known in time.
+    async fn finds_another_than(&mut self, tried: Option<NodeId>) -> bool {
+        let until = self.until();
+        let another = self.leader.wait_for(|known| known.is_some() && *known != tried);
+        timeout_at(until.into(), another).await.is_ok_and(|found| found.is_ok())
+    }
+
+    async fn waits_a_little(&mut self) -> bool {
+        let in_time = Instant::now() < self.until();
+        if in_time {
+            sleep(HANDOVER_PAUSE).await;
+        }
+        in_time
+    }
+
+    fn until(&mut self) -> Instant {
+        let latest = self.due.min(Instant::now() + self.patience);
+        *self.until.get_or_insert(latest)
+    }
+}
+
+/// Whether a command that was sent twice takes effect once. A session too many does no harm.
+fn is_repeatable(kind: Kind, request: &Submit) -> bool {
+    kind == Kind::OpenSession || request.session != 0
+}
+
+/// What is said of a command of which an earlier attempt is still open: that this one was refused does not settle it.
+fn doubting(in_doubt: bool, error: SubmitError) -> SubmitError {
+    let is_open =
+        matches!(error, SubmitError::CommittedNotApplied { .. } | SubmitError::Unknown { .. });
+    if is_open || !in_doubt {
+        return error;
+    }
+    unknown(&format!("the leader changed before it answered; the next one: {error}"))
+}
+
+fn unknown(reason: &str) -> SubmitError {
+    SubmitError::Unknown { reason: reason.to_owned() }
 }
 
 fn configured(membership: &Membership, id: NodeId) -> &'static str {
@@ -289,7 +410,7 @@ fn configured(membership: &Membership, id: NodeId) -> &'static str {
     }
 }
 
-fn remaining_ms(due: Instant) -> u32 {
+pub(super) fn remaining_ms(due: Instant) -> u32 {
     let remaining = due.saturating_duration_since(Instant::now()).as_millis();
     u32::try_from(remaining).unwrap_or(u32::MAX)
 }
@@ -305,7 +426,7 @@ fn submit_error(refused: SubmitRefused, request: &Submit) -> SubmitError {
     let (session, sequence) = (request.session, request.sequence);
     match refused {
         SubmitRefused::NotLeader { .. } => SubmitError::NotLeader { hint: None },
-        SubmitRefused::Busy => SubmitError::Busy,
+        SubmitRefused::Busy | SubmitRefused::NotReady => SubmitError::Busy,
         SubmitRefused::SessionExpired => SubmitError::SessionExpired { session },
         SubmitRefused::OutsideWindow => SubmitError::OutsideWindow { sequence },
         SubmitRefused::AlreadyAcknowledged => SubmitError::AlreadyAcknowledged { sequence },
@@ -315,3 +436,6 @@ fn submit_error(refused: SubmitRefused, request: &Submit) -> SubmitError {
         SubmitRefused::Unknown { reason } => SubmitError::Unknown { reason },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! The peers' contract, translated into messages of the core.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::poll_immediate;
+use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
 use tarpc::context::Context;
 use tokio::sync::oneshot;
 
@@ -13,9 +16,13 @@ use crate::entries;
 use crate::forward;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::client::{self, OpenSession, Submit};
+use crate::rpc::operation::Operate;
 use crate::rpc::peer::{
-    AppendEntries, AppendReply, Ballot, BallotReply, Forward, Forwarded, PeerService,
+    Answers, AppendEntries, AppendReply, Ballot, BallotReply, Forward, Forwarded, PeerService,
 };
+
+/// Batches of one peer that wait for their last answers; further ones are answered as a whole only.
+const MAX_PARKED_BATCHES: usize = 1024;
 
 /// Serves one peer.
 #[derive(Clone, Debug)]
@@ -23,12 +30,29 @@ pub(super) struct PeerServer {
     shared: Shared,
     peer: NodeId,
     local: ClientServer,
+    parked: Arc<Mutex<Parked>>,
+}
+
+/// Requests of a batch that have no answer yet: the answers, as they come, with the places of their requests.
+type Unanswered = BoxStream<'static, (u32, Forwarded)>;
+
+/// Batches that were answered in part. They go with their connection.
+#[derive(Default)]
+struct Parked {
+    batches: BTreeMap<u64, Unanswered>,
+    newest: u64,
+}
+
+impl std::fmt::Debug for Parked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parked").field("batches", &self.batches.len()).finish_non_exhaustive()
+    }
 }
 
 impl PeerServer {
     pub(super) fn new(shared: Shared, peer: NodeId) -> Self {
         let local = ClientServer::new(shared.clone());
-        Self { shared, peer, local }
+        Self { shared, peer, local, parked: Arc::default() }
     }
 
     fn envelope(&self, term: Term, body: Message) -> Envelope {
@@ -77,7 +101,50 @@ impl PeerServer {
                 let request = client::Query { query, forward: false };
                 Forwarded::Query(self.local.query_until(due(remaining_ms), request).await)
             }
+            Forward::Operate { operation, remaining_ms } => {
+                let request = Operate { operation, forward: false };
+                // A node that leaves takes its own time for it, which the caller knows.
+                let due = Instant::now() + Duration::from_millis(remaining_ms.into());
+                Forwarded::Operate(self.local.operate_until(due, request).await)
+            }
+            Forward::Leave => Forwarded::Leave(self.local.may_leave(self.peer).await),
         }
+    }
+
+    /// Waits for one answer at least, and takes along what else has come by then.
+    async fn answer(&self, mut unanswered: Unanswered) -> Answers {
+        let mut answers = Answers::default();
+        let mut next = unanswered.next().await;
+        while let Some((place, outcome)) = next {
+            answers.places.push(place);
+            answers.outcomes.push(outcome);
+            next = match poll_immediate(unanswered.next()).await {
+                Some(next) => next,
+                None => match self.park(unanswered) {
+                    Ok(ticket) => {
+                        answers.rest = Some(ticket);
+                        break;
+                    }
+                    Err(no_room) => {
+                        unanswered = no_room;
+                        unanswered.next().await
+                    }
+                },
+            };
+        }
+        forward::bound_answer(&mut answers.outcomes);
+        answers
+    }
+
+    fn park(&self, unanswered: Unanswered) -> Result<u64, Unanswered> {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        if parked.batches.len() >= MAX_PARKED_BATCHES {
+            return Err(unanswered);
+        }
+        parked.newest += 1;
+        let ticket = parked.newest;
+        parked.batches.insert(ticket, unanswered);
+        Ok(ticket)
     }
 }
 
@@ -116,10 +183,25 @@ impl PeerService for PeerServer {
         drop(self.shared.inbox.send(EntriesEvent::PeerSays(message)).await);
     }
 
-    async fn forward(self, _: Context, batch: Vec<Forward>) -> Vec<Forwarded> {
-        let mut outcomes =
-            join_all(batch.into_iter().map(|request| self.forward_one(request))).await;
-        forward::bound_answer(&mut outcomes);
-        outcomes
+    async fn forward(self, _: Context, batch: Vec<Forward>) -> Answers {
+        let unanswered: FuturesUnordered<_> = (0..)
+            .zip(batch)
+            .map(|(place, request)| {
+                let server = self.clone();
+                async move { (place, server.forward_one(request).await) }
+            })
+            .collect();
+        self.answer(unanswered.boxed()).await
+    }
+
+    async fn forward_rest(self, _: Context, ticket: u64) -> Answers {
+        let parked = {
+            let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+            parked.batches.remove(&ticket)
+        };
+        match parked {
+            Some(unanswered) => self.answer(unanswered).await,
+            None => Answers::default(),
+        }
     }
 }

@@ -108,8 +108,10 @@ pub enum OpenError {
     /// No space for a segment. Nothing is lost.
     #[error("{0}; free some space and start again: nothing is lost")]
     NoSpace(DiskError),
-    /// The disk refused.
-    #[error(transparent)]
+    /// The disk refused. Nothing is lost by that.
+    #[error(
+        "{0}; check the owner and the permissions of the directory, and the disk, then start again"
+    )]
     Disk(DiskError),
     /// What was read and found whole a moment ago cannot be read again.
     #[error(transparent)]

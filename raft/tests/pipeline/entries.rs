@@ -9,8 +9,10 @@ use raft::consensus::{
 use raft::pipeline::digest_entries::{
     DigestEntries, EntriesActions, EntriesEvent, FetchFor, MAX_WAITING_CALLERS, Submission,
 };
-use raft::pipeline::{Committed, FromCommits, SubmitOutcome, SubmitRefused, ToCommits};
+use raft::pipeline::handover::{HandoverOutcome, HandoverRefused};
+use raft::pipeline::{Committed, FromCommits, Reply, SubmitOutcome, SubmitRefused, ToCommits};
 use raft::roster::{Autopilot, Policy};
+use raft::rpc::peer::LeaveAnswer;
 use tokio::sync::oneshot;
 
 const NODE: NodeId = NodeId(1);
@@ -29,7 +31,16 @@ fn stage(log_cache_bytes: usize) -> DigestEntries {
         log_cache_bytes,
         max_uncommitted_bytes: 64 * 1024 * 1024,
     };
-    let policy = Policy { target_voters: 5, max_learners: 20, promote_after_ticks: 10 };
+    let policy = Policy {
+        target_voters: 5,
+        max_learners: 20,
+        min_voters: 3,
+        promote_after_ticks: 10,
+        dead_after_ticks: 3_000,
+        wish_ticks: 200,
+        settle_ticks: 30,
+        silent_ticks: 30,
+    };
     let raft = Raft::new(config, Restored::default());
     DigestEntries::new(raft, &[], Index(1), Autopilot::new(policy))
 }
@@ -244,4 +255,35 @@ fn stopping_node_takes_nothing_new_and_finishes_what_it_has() {
     assert!(!stage.is_drained(), "its caller is with the second stage");
     drop(actions);
     assert!(stage.is_drained());
+}
+
+#[test]
+fn operator_is_told_why_leadership_does_not_move() {
+    let ask = |stage: &mut DigestEntries, event: fn(Reply<HandoverOutcome>) -> EntriesEvent| {
+        let (reply, mut answer) = oneshot::channel();
+        settle(stage, vec![event(reply)]);
+        answer.try_recv().ok()
+    };
+    let best = |reply| EntriesEvent::HandOver { target: None, patience_ticks: 10, reply };
+    let stranger =
+        |reply| EntriesEvent::HandOver { target: Some(NodeId(9)), patience_ticks: 10, reply };
+    let campaign = |reply| EntriesEvent::Campaign { patience_ticks: 10, reply };
+    let mut alone = leader(1024);
+    assert_eq!(ask(&mut alone, best), Some(Err(HandoverRefused::NoSuccessor)));
+    assert_eq!(ask(&mut alone, stranger), Some(Err(HandoverRefused::Unknown(NodeId(9)))));
+    assert_eq!(ask(&mut alone, campaign), Some(Err(HandoverRefused::AlreadyLeads(NODE))));
+    let mut outside = stage(1024);
+    assert_eq!(ask(&mut outside, best), Some(Err(HandoverRefused::NotLeader { leader: None })));
+    assert_eq!(ask(&mut outside, campaign), Some(Err(HandoverRefused::Unknown(NODE))));
+}
+
+#[test]
+fn the_only_voter_may_not_leave_and_who_does_not_lead_cannot_say() {
+    let ask = |stage: &mut DigestEntries| {
+        let (reply, mut answer) = oneshot::channel();
+        settle(stage, vec![EntriesEvent::Leave { node: NODE, reply }]);
+        answer.try_recv().unwrap()
+    };
+    assert!(matches!(ask(&mut leader(1024)), Ok(LeaveAnswer::Refused { .. })));
+    assert_eq!(ask(&mut stage(1024)), Err(None));
 }

@@ -12,6 +12,10 @@ pub struct Coverage {
     pub crashes: u64,
     pub truncations: u64,
     pub joint_leaders: u64,
+    pub handovers: u64,
+    pub releases: u64,
+    pub leaves: u64,
+    pub returns: u64,
 }
 
 impl Coverage {
@@ -25,6 +29,10 @@ impl Coverage {
         self.crashes += other.crashes;
         self.truncations += other.truncations;
         self.joint_leaders += other.joint_leaders;
+        self.handovers += other.handovers;
+        self.releases += other.releases;
+        self.leaves += other.leaves;
+        self.returns += other.returns;
     }
 
     /// A thin run is a failure of the harness.
@@ -39,6 +47,10 @@ impl Coverage {
             ("crashes", self.crashes, 300),
             ("truncations", self.truncations, 20),
             ("elections in a joint configuration", self.joint_leaders, 5),
+            ("handovers", self.handovers, 100),
+            ("voters that were let go", self.releases, 20),
+            ("nodes that left", self.leaves, 20),
+            ("voters that came back", self.returns, 5),
         ];
         for (what, seen, least) in table {
             assert!(seen >= least * hundreds, "a thin run: only {seen} {what}");

@@ -1,6 +1,6 @@
 //! Random runs of whole clusters. A run is a function of its seed: five cores (and joiners) on a network that loses, repeats,
-//! delays and reorders, on disks that lose what was not synced, with crashes, partitions, snapshots and changes of the
-//! configuration. All invariants are checked after every step; at the end everything heals and progress is demanded.
+//! delays and reorders, on disks that lose what was not synced, with crashes, partitions, snapshots, changes of the
+//! configuration, leaders that hand over, and nodes that leave and come back. All invariants are checked after every step; at the end everything heals and progress is demanded.
 //!
 //! A failure prints the line that repeats it. `SEED=n` runs one seed, `SEEDS=n` that many from zero on, and `TRACE=1` prints all
 //! that is said and done (with `-- --nocapture`).
@@ -16,6 +16,7 @@ mod coverage;
 mod elections;
 mod healing;
 mod invariants;
+mod leaving;
 mod nemesis;
 mod network;
 mod partial_connectivity;

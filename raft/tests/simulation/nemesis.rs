@@ -24,6 +24,9 @@ pub struct Climate {
     pub tick: f64,
     pub propose: f64,
     pub read: f64,
+    pub transfer: f64,
+    pub leave: f64,
+    pub steer: f64,
 }
 
 impl Climate {
@@ -42,6 +45,9 @@ impl Climate {
             tick: rng.random_range(0.7..1.0),
             propose: rng.random_range(0.05..0.6),
             read: rng.random_range(0.05..0.3),
+            transfer: rare(rng, 0.03),
+            leave: rare(rng, 0.03),
+            steer: rng.random_range(0.0..0.7),
         }
     }
 
@@ -59,6 +65,9 @@ impl Climate {
             tick: 1.0,
             propose: 0.0,
             read: 0.0,
+            transfer: 0.0,
+            leave: 0.0,
+            steer: 0.0,
         }
     }
 }
@@ -90,6 +99,11 @@ impl World {
         if self.rng.random_bool(climate.mischief) {
             self.mischief();
         }
+        if self.rng.random_bool(climate.transfer) {
+            let (leader, target) = (self.likely_leader(), self.any_node());
+            self.coverage.handovers += 1;
+            self.step(leader, Input::Transfer(target));
+        }
     }
 
     fn crash(&mut self) {
@@ -101,6 +115,7 @@ impl World {
         self.coverage.crashes += 1;
         node.crash(self.rng.random_range(0..=node.disk.pending_batches()));
         self.clients.forget(id);
+        self.departures.forget(id);
         let downtime = self.rng.random_range(1..60);
         self.later(id, downtime, Later::Restart);
         for peer in self.up() {
@@ -179,6 +194,7 @@ impl World {
         if self.rng.random_bool(self.climate.change) {
             self.change_membership();
         }
+        self.leave_and_return();
     }
 
     fn change_membership(&mut self) {
@@ -203,7 +219,7 @@ impl World {
         self.coverage.changes += u64::from(self.nodes[&id].raft().last() != before);
     }
 
-    fn any_node(&mut self) -> NodeId {
+    pub fn any_node(&mut self) -> NodeId {
         NodeId(self.rng.random_range(1..=NODES))
     }
 

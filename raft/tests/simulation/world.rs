@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use crate::clients::Clients;
 use crate::coverage::Coverage;
 use crate::invariants::{Before, Invariants, Nodes, Step};
+use crate::leaving::Departures;
 use crate::nemesis::Climate;
 use crate::network::{Network, Weather};
 use crate::support::node::Node;
@@ -46,6 +47,7 @@ pub struct World {
     pub stalled: BTreeMap<NodeId, u64>,
     /// Clocks that stand still until this tick, while everything else goes on.
     pub stopped: BTreeMap<NodeId, u64>,
+    pub departures: Departures,
     pub coverage: Coverage,
     /// Whether everything that happens is printed.
     trace: bool,
@@ -91,6 +93,7 @@ impl World {
             appointments: 0,
             stalled: BTreeMap::new(),
             stopped: BTreeMap::new(),
+            departures: Departures::default(),
             coverage: Coverage::default(),
             trace: std::env::var_os("TRACE").is_some(),
         }

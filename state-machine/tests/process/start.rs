@@ -58,15 +58,21 @@ fn a_port_in_use_is_named() {
 fn bad_settings_are_named() {
     let data_dir = TempDir::new().unwrap();
     let file = data_dir.path().join("machine.toml");
-    fs::write(&file, "sync-interval = 5\n").unwrap();
+    fs::write(&file, "sync_interval = 5\n").unwrap();
     let with_file = command(data_dir.path(), &["--config", file.to_str().unwrap()]);
     let mut with_variable = command(data_dir.path(), &[]);
     with_variable.env("OUTRIGGER_MACHINE_SYNC_INTERVAL_MS", "0");
     let cases = [
-        (command(data_dir.path(), &["--machine", "zookeeper"]), "invalid value 'zookeeper'"),
-        (command(data_dir.path(), &["--sync-entries", "0"]), "it must be at least 1"),
-        (with_variable, "sync-interval-ms is 0; it must be 1 to 60000"),
-        (with_file, "unknown field `sync-interval`"),
+        (
+            command(data_dir.path(), &["--machine", "zookeeper"]),
+            "machine = \"zookeeper\": must be kv",
+        ),
+        (
+            command(data_dir.path(), &["--sync-entries", "0"]),
+            "must be 1 to 1000000000 (flag --sync-entries)",
+        ),
+        (with_variable, "must be 1 to 60000 (environment OUTRIGGER_MACHINE_SYNC_INTERVAL_MS)"),
+        (with_file, "line 1: there is no setting \"sync_interval\""),
     ];
     for (command, message) in cases {
         let (code, log) = refusal(command);

@@ -16,6 +16,8 @@ use super::wait::eventually;
 /// Clusters take turns: several at once would measure each other.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// Voters that the autopilot aims at.
+const MOST_VOTERS: usize = 5;
 /// Longest wait for a node's own status.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -23,6 +25,17 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const QUICK: Flags = Flags {
     member: &["--probe-interval-ms=200", "--probe-timeout-ms=90", "--rejoin-interval-ms=1000"],
     raft: &["--segment-mib=16", "--promote-after-ms=300"],
+};
+/// The same, and SIGTERM means to leave.
+pub(crate) const LEAVERS: Flags = Flags {
+    member: QUICK.member,
+    raft: &["--segment-mib=16", "--promote-after-ms=300", "--leave-on-terminate"],
+};
+
+/// The same, and voters are given up soon.
+pub(crate) const IMPATIENT: Flags = Flags {
+    member: QUICK.member,
+    raft: &["--segment-mib=16", "--promote-after-ms=300", "--dead-after-ms=1000"],
 };
 
 /// Nodes 0, 1, 2…; node 0 founded the cluster. All processes are killed when dropped, before the directories go.
@@ -86,6 +99,11 @@ impl Cluster {
         self.nodes[node].raft()
     }
 
+    /// `host:port` of one node's HTTP port.
+    pub(crate) fn http(&self, node: usize) -> String {
+        self.nodes[node].address(Program::Raft, "http")
+    }
+
     /// What a node says of itself, if it answers.
     pub(crate) async fn status(&self, node: usize) -> Option<NodeStatus> {
         let (client, _) = client::connect(&self.endpoint(node), 0, STATUS_TIMEOUT).await.ok()?;
@@ -127,12 +145,14 @@ impl Cluster {
         self.numbers().find(|node| *node != leader).expect("more than one node")
     }
 
-    /// Waits until every node knows all of them as voters, by a committed configuration, and has its other two
-    /// processes at hand.
+    /// Waits until every node knows as many of them as there can be as voters, by a committed configuration, and has its
+    /// other two processes at hand.
     pub(crate) async fn all_vote(&self) {
+        let nodes = self.nodes.len().min(MOST_VOTERS);
+        let voters = nodes - (nodes + 1) % 2;
         for node in self.numbers() {
             self.until(node, "all vote", |status| {
-                status.voters.len() == self.nodes.len()
+                status.voters.len() == voters
                     && status.outgoing.is_empty()
                     && status.membership_committed
                     && status.leader.is_some()

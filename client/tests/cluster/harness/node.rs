@@ -127,6 +127,11 @@ impl Node {
         self.take(program).exit_code().await
     }
 
+    /// Waits until a process ends by itself; its exit code.
+    pub(crate) async fn ended(&mut self, program: Program) -> Option<i32> {
+        self.take(program).exit_code().await
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, program: Program, signal: Signal) {
         self.processes.get(&program).expect("it was started").signal(signal);
@@ -205,7 +210,7 @@ impl Node {
                 ("rpc", "--rpc-port"),
             ],
             Program::StateMachine => &[("tcp", "--port")],
-            Program::Raft => &[("raft", "--raft-port")],
+            Program::Raft => &[("raft", "--raft-port"), ("http", "--http-port")],
         };
         let Some(addresses) = self.addresses.get(&program) else { return Vec::new() };
         let kept = |(name, flag): &(&str, &str)| {
