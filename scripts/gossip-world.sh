@@ -19,15 +19,15 @@ MEASURE_HOURS=$hours cargo test --release --locked --package member --test yards
   >"$output" 2>&1 || status=$?
 
 # Tests run beside each other: a row may follow a test's name on its line.
-table() { # FILTER HEADING
-  printf '\n%s\n' "$2"
-  sed 's/[^|]*//1;s/^-\{3,\}$/&/;s/$/ |/' <<<"${2//[^|]/---}" >/dev/null
-  grep -o '|.*|' "$output" | awk -F'|' -v columns="$1" 'NF == columns' | sort -s -t'|' -k2,2
+table() { # HEADING
+  local columns=${1//[^|]/}
+  printf '\n%s\n%s\n' "$1" "${columns//|/|---}" | sed 's/---$//'
+  grep -o '|.*|' "$output" | awk -F'|' -v bars="${#columns}" 'NF == bars + 1' | sort -s -t'|' -k2,2 || true
 }
 
-table 12 '| world | system | member hours | false deaths | per member hour | false beliefs per member hour | right deaths | datagrams/s | bytes/s | mended after, s |'
-table 7 '| loss | system | deaths | first knows, s: min / median / max | all know, s: min / median / max |'
-table 6 '| cut | system | until all was buried, s | merged after, s |'
+table '| world | system | member hours | false deaths | per member hour | false beliefs per member hour | right deaths | datagrams/s | bytes/s | mended after, s |'
+table '| loss | system | deaths | first knows, s: min / median / max | all know, s: min / median / max |'
+table '| cut | system | until all was buried, s | merged after, s |'
 if ((status != 0)); then
   grep -A3 panicked "$output" >&2 || tail -20 "$output" >&2
 fi

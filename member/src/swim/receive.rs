@@ -50,14 +50,14 @@ impl Swim {
             self.learn(now_ms, update);
         }
         let after = self.table.get(from).map(Entry::standing);
-        if accused {
+        if accused && before.is_some() {
             self.send_own_word(from, address);
         }
         self.on_message(now_ms, from, address, message, before != after);
     }
 
-    /// Whoever holds something against us begins with it. It may have missed our refutation, and an accusation that we refuted
-    /// long ago makes no new one: it is told at once.
+    /// Whoever holds something against us begins with it. It may have missed our refutation, and an accusation that we
+    /// refuted long ago makes no new one: so it is told at once.
     fn is_accusation(&self, first: &Update) -> bool {
         first.id == self.id && first.standing.state != State::Alive && first.standing != self.own
     }
