@@ -154,6 +154,7 @@ impl Stage {
             membership_committed: true,
             leader_ready: true,
             peers: Vec::new(),
+            transferring_to: None,
         }
     }
 }

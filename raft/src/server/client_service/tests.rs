@@ -30,7 +30,12 @@ impl Follower {
     fn new(election_timeout: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(dir.path()).unwrap();
-        let node = Arc::new(Node::new(data_dir, "test".to_owned(), "127.0.0.1:1".to_owned()));
+        let node = Arc::new(Node::new(
+            data_dir,
+            "test".to_owned(),
+            "127.0.0.1:1".to_owned(),
+            String::new(),
+        ));
         let (leader, leader_seen) = watch::channel(Some(OLD));
         let (inbox, events) = mpsc::channel(8);
         tokio::spawn(refuse_all(events, leader_seen.clone()));
@@ -52,6 +57,7 @@ impl Follower {
             tick: Duration::from_millis(10),
             request_timeout: AMPLE,
             fsync: true,
+            metrics: Arc::default(),
         });
         Self { server, leader, old, new, _dir: dir }
     }
