@@ -155,6 +155,7 @@ impl Stage {
             leader_ready: true,
             transferring_to: None,
             peers: Vec::new(),
+            transferring_to: None,
         }
     }
 }
