@@ -2,7 +2,7 @@
 # The gate: what must hold before a change lands. CI runs the same and nothing else.
 #
 #   scripts/test.sh            everything
-#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; no documentation, dependencies, release build, smoke run, containers
+#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; no documentation, dependencies, release build, smoke run, etcd-bench, containers
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
 
@@ -39,6 +39,15 @@ stage() { # NAME COMMAND…
 skip() { # NAME REASON
   printf '\n== %s\nskipped: %s\n' "$1" "$2"
   printf '  %-14s skipped: %s\n' "$1" "$2" >>"$work/times"
+}
+
+format() {
+  cargo fmt --all --check && cargo fmt --manifest-path scripts/etcd-bench/Cargo.toml --check
+}
+
+# Outside the workspace, but of its library: it must not stay behind.
+etcd_bench() {
+  cargo clippy --manifest-path scripts/etcd-bench/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --locked -- -D warnings
 }
 
 scripts() {
@@ -92,7 +101,7 @@ count_tests() {
   echo "$passed tests passed, $failed failed, $ignored ignored"
 }
 
-stage format cargo fmt --all --check
+stage format format
 stage scripts scripts
 stage lints cargo clippy --workspace --all-targets --locked -- -D warnings
 # Tests that start real processes find them beside themselves.
@@ -102,9 +111,10 @@ if [[ -z $quick ]]; then
   stage documentation documentation
   stage dependencies dependencies
   stage smoke scripts/smoke.sh
+  stage etcd-bench etcd_bench
   stage containers containers
 else
-  for name in documentation dependencies smoke containers; do skip "$name" "--quick"; done
+  for name in documentation dependencies smoke etcd-bench containers; do skip "$name" "--quick"; done
 fi
 
 printf '\n'

@@ -22,6 +22,7 @@ pub(crate) struct Measured {
 /// Measures. Nothing to report if nothing succeeded.
 pub(crate) async fn run(options: Options, bench: Bench) -> Result<Measured, Failure> {
     let Bench { plan, target, sessions, watch_term } = bench;
+    plan.check().map_err(Failure::Usage)?;
     let way = Way { aim: target, sessions, connections: plan.connections() };
     let cluster = Cluster::connect(options, way, &Data::new(&plan)).await?;
     let leader = async || {

@@ -29,6 +29,8 @@ use crate::rpc::wire::{Endpoint, Service};
 const QUEUE_MESSAGES: usize = 256;
 /// Commands and reads that wait to be passed on to one peer.
 const QUEUE_FORWARDS: usize = 4096;
+/// Reasons not to reach a peer that are remembered as told, each once until it is reached.
+const MAX_REPORTED: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that does not answer for this long is treated as gone: we connect anew.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -194,7 +196,7 @@ type Call = BoxFuture<'static, Result<Option<Envelope>, RpcError>>;
 impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
-        let mut reported = String::new();
+        let mut reported = Vec::new();
         loop {
             let address = self.addresses.borrow_and_update().clone();
             match self.connect(&address).await {
@@ -210,9 +212,11 @@ impl Task {
                         return;
                     }
                 }
-                Err(reason) if reason != reported => {
+                Err(reason) if !reported.contains(&reason) => {
                     tracing::warn!(peer = %self.peer, address, reason, "cannot connect to peer; trying again");
-                    reported = reason;
+                    // A name server may give one answer now and another one next time, for as long as the peer is away.
+                    reported.truncate(MAX_REPORTED - 1);
+                    reported.push(reason);
                 }
                 Err(_same) => {}
             }

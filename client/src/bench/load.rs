@@ -26,7 +26,8 @@ const MOST_TRIES: u32 = 100;
 /// # Errors
 /// The keys to read could not be written.
 pub async fn run<T: Target>(plan: &Plan, targets: Vec<T>) -> Result<Report, Trouble> {
-    let targets = if plan.reads() { fill(plan.key_count, targets).await? } else { targets };
+    let filled = if plan.reads() { plan.key_count } else { 0 };
+    let targets = if plan.reads() { fill(filled, targets).await? } else { targets };
     let began = Instant::now();
     let begin = began + plan.warm_up();
     let end = plan.duration().map(|duration| begin + duration);
@@ -47,7 +48,8 @@ pub async fn run<T: Target>(plan: &Plan, targets: Vec<T>) -> Result<Report, Trou
         finished(ended);
     }
     let mut tally = run.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    let tally = std::mem::replace(&mut *tally, Tally::new(begin));
+    let mut tally = std::mem::replace(&mut *tally, Tally::new(begin));
+    tally.note(filled as u64);
     Ok(tally.report(plan.duration()))
 }
 
@@ -78,11 +80,19 @@ impl Run {
         }
     }
 
-    fn count(&self, request: Request, began: Instant, outcome: Result<(), Trouble>) -> Instant {
+    /// A request ended. Returns when.
+    fn ended(
+        &self,
+        request: Request,
+        began: Instant,
+        outcome: Result<(), Trouble>,
+        counts: bool,
+    ) -> Instant {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock: times must not go back.
         let now = Instant::now();
-        if now >= self.begin && self.end.is_none_or(|end| now < end) {
+        tally.note(u64::from(outcome.is_ok()));
+        if counts && now >= self.begin && self.end.is_none_or(|end| now < end) {
             tally.count(request, now, now - began, outcome);
         }
         now
@@ -101,7 +111,7 @@ impl<T: Target> Client<T> {
         while let Some(counts) = self.run.next(now) {
             let (request, outcome) = self.ask().await;
             let failed = outcome.is_err();
-            now = if counts { self.run.count(request, now, outcome) } else { Instant::now() };
+            now = self.run.ended(request, now, outcome, counts);
             if failed {
                 sleep(PAUSE).await;
                 now = Instant::now();
@@ -161,4 +171,84 @@ fn finished<T>(ended: Result<T, tokio::task::JoinError>) -> T {
 
 fn seeded(client: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::Kind;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        plan: Plan,
+    }
+
+    fn plan(words: &[&str]) -> Plan {
+        Line::parse_from([&["test"], words].concat()).plan
+    }
+
+    /// Has keys only once they are written, and fails each tenth request.
+    struct Fake {
+        asked: Arc<AtomicU64>,
+        written: Arc<Mutex<std::collections::BTreeSet<usize>>>,
+    }
+
+    impl Fake {
+        async fn answer(&self) -> Result<(), Trouble> {
+            tokio::task::yield_now().await;
+            match self.asked.fetch_add(1, Ordering::Relaxed) % 10 {
+                9 => Err(Trouble::new(Kind::Busy, &"the tenth")),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    impl Target for Fake {
+        async fn put(&mut self, key: usize) -> Result<(), Trouble> {
+            self.answer().await?;
+            self.written.lock().unwrap().insert(key);
+            Ok(())
+        }
+
+        async fn get(&mut self, key: usize) -> Result<(), Trouble> {
+            assert!(self.written.lock().unwrap().contains(&key), "read before it was written");
+            self.answer().await
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_requests_are_made_as_were_asked_for() {
+        for (words, reads) in [(&["--read-share=0.5"][..], true), (&[], false)] {
+            let counted = ["--warm-up-s=0", "--operations=500", "--clients=7", "--key-count=30"];
+            let plan = plan(&[&counted[..], words].concat());
+            let (asked, written) = (Arc::default(), Arc::default());
+            let fake = |_| Fake { asked: Arc::clone(&asked), written: Arc::clone(&written) };
+            let report = run(&plan, (0..plan.clients).map(fake).collect()).await.unwrap();
+            let succeeded = report.puts.count + report.gets.count;
+            assert_eq!(succeeded + report.error_count(), 500);
+            assert_eq!(report.gets.count > 0, reads);
+            assert!(report.error_count().abs_diff(50) <= 5, "{report:?}");
+            assert_eq!(report.total, succeeded + if reads { 30 } else { 0 });
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_of_keys_that_cannot_be_written_are_not_measured() {
+        struct Deaf;
+        impl Target for Deaf {
+            async fn put(&mut self, _key: usize) -> Result<(), Trouble> {
+                Err(Trouble::new(Kind::Refused, &"never"))
+            }
+
+            async fn get(&mut self, _key: usize) -> Result<(), Trouble> {
+                panic!("nothing to read");
+            }
+        }
+        let plan = plan(&["--read-share=1", "--clients=1"]);
+        let trouble = run(&plan, vec![Deaf]).await.unwrap_err();
+        assert_eq!(trouble, Trouble::new(Kind::Refused, &"never"));
+    }
 }

@@ -21,6 +21,8 @@ pub struct Report {
     pub errors: Vec<(Kind, u64, String)>,
     /// Second by second.
     pub seconds: Vec<Second>,
+    /// All requests that succeeded, also those before and after the time measured: what the system had to do.
+    pub total: u64,
 }
 
 /// Requests of one kind that succeeded, and how long they took.
@@ -129,6 +131,7 @@ impl Report {
             "error_count": self.error_count(),
             "errors": errors,
             "seconds": seconds,
+            "total_operations": self.total,
         })
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Tally {
     errors: BTreeMap<Kind, (u64, String)>,
     /// When the last request ended.
     last: Instant,
+    /// Requests that succeeded, at whatever time.
+    total: u64,
 }
 
 impl Tally {
@@ -45,7 +47,13 @@ impl Tally {
             seconds: Vec::new(),
             errors: BTreeMap::new(),
             last: begin,
+            total: 0,
         }
+    }
+
+    /// Notes requests that succeeded, also those that are not measured.
+    pub(super) fn note(&mut self, succeeded: u64) {
+        self.total += succeeded;
     }
 
     /// Counts a request that ended at `now`.
@@ -81,12 +89,16 @@ impl Tally {
     pub(super) fn report(mut self, measured: Option<Duration>) -> Report {
         let measured = measured.unwrap_or(self.last - self.begin);
         self.close_second();
+        // Seconds without any request at the end are seconds, too.
+        let whole = usize::try_from(measured.as_secs()).unwrap_or_default();
+        self.seconds.resize(whole.max(self.seconds.len()), Second::default());
         Report {
             measured,
             puts: Latency::of(&self.puts),
             gets: Latency::of(&self.gets),
             errors: self.errors.into_iter().map(|(kind, (n, first))| (kind, n, first)).collect(),
             seconds: self.seconds,
+            total: self.total,
         }
     }
 
@@ -112,4 +124,50 @@ impl Tally {
 
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_LATENCY_US, DIGITS).expect("these bounds are possible")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn failure(kind: Kind, message: &str) -> Result<(), Trouble> {
+        Err(Trouble::new(kind, &message))
+    }
+
+    #[test]
+    fn each_request_counts_in_its_second_and_once_in_all() {
+        let begin = Instant::now();
+        let mut tally = Tally::new(begin);
+        for (request, at_ms, latency_ms, outcome) in [
+            (Request::Put, 10, 4, Ok(())),
+            (Request::Get, 999, 2, Ok(())),
+            (Request::Put, 3_000, 900, Ok(())),
+            (Request::Get, 3_500, 1, failure(Kind::Busy, "first")),
+            (Request::Put, 3_600, 1, failure(Kind::Busy, "second")),
+        ] {
+            tally.count(request, begin + MS * at_ms, MS * latency_ms, outcome);
+        }
+        let report = tally.report(Some(Duration::from_secs(6)));
+        assert_eq!((report.puts.count, report.gets.count), (2, 1));
+        assert!((report.puts.max_us).abs_diff(900_000) < 1_000, "{:?}", report.puts);
+        assert_eq!(report.errors, [(Kind::Busy, 2, "first".to_owned())]);
+        let numbers = |second: &Second| (second.puts, second.gets, second.errors);
+        let seconds: Vec<_> = report.seconds.iter().map(numbers).collect();
+        assert_eq!(seconds, [(1, 1, 0), (0, 0, 0), (0, 0, 0), (1, 0, 2), (0, 0, 0), (0, 0, 0)]);
+        assert_eq!(report.seconds[1], Second::default(), "a second without requests is all zero");
+        let max_us = |second: usize| report.seconds[second].max_us / 1_000;
+        assert_eq!((max_us(0), max_us(3)), (4, 900), "a second knows only its own");
+    }
+
+    #[test]
+    fn the_longest_timeout_is_still_counted() {
+        let begin = Instant::now();
+        let mut tally = Tally::new(begin);
+        tally.count(Request::Put, begin + MS, Duration::from_secs(100_000), Ok(()));
+        let report = tally.report(None);
+        assert!(report.puts.max_us >= MAX_LATENCY_US);
+        assert_eq!(report.measured, MS);
+    }
 }

@@ -4,16 +4,19 @@
 #![cfg(test)]
 
 mod bad_input;
+mod bench;
 mod command_line;
 mod crashes;
 mod damage;
 mod formation;
 mod harness;
 mod http;
+mod kv;
 mod leadership;
 mod leaving;
 mod library;
 mod machine;
 mod members;
 mod refusals;
+mod settings;
 mod typed;
