@@ -155,7 +155,6 @@ impl Stage {
             leader_ready: true,
             transferring_to: None,
             peers: Vec::new(),
-            transferring_to: None,
         }
     }
 }
