@@ -59,6 +59,10 @@ for endpoint in "${endpoints[@]}"; do
   expect "$value" "$client" --endpoints "$endpoint" GET pizzatoppings
 done
 
+if command -v curl >/dev/null; then
+  expect "$value" curl -fsS "http://127.0.0.1:$((PORT_BASE + 13))/v1/kv/pizzatoppings"
+fi
+
 scripts/cluster.sh down
 for pid in "${pids[@]}"; do
   ! is_left "$pid" 2>/dev/null || fail "process $pid is left"

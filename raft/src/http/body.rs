@@ -17,14 +17,17 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The whole body, if it has at most `limit_bytes`. One that says that it is longer is not read at all.
 pub(super) async fn read(body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
+    read_within(BODY_TIMEOUT, body, limit_bytes).await
+}
+
+async fn read_within(limit: Duration, body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > limit_bytes as u64 {
         return Err(too_large(limit_bytes));
     }
-    match tokio::time::timeout(BODY_TIMEOUT, gather(body, limit_bytes)).await {
+    match tokio::time::timeout(limit, gather(body, limit_bytes)).await {
         Ok(body) => body,
         Err(_elapsed) => {
-            let limit_s = BODY_TIMEOUT.as_secs();
-            let detail = format!("the body was not here within {limit_s} s");
+            let detail = format!("the body was not here within {} ms", limit.as_millis());
             Err(Problem::new(Kind::BodyTimeout, detail))
         }
     }
@@ -69,4 +72,36 @@ pub(super) fn nothing(index: u64, is_kept: bool) -> Response {
         response.headers_mut().insert(RESULT, HeaderValue::from_static("not-kept"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_given_up() {
+        let begun = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"PUT"))]);
+        let body = Body::from_stream(begun.chain(stream::pending()));
+        let given_up = read_within(Duration::from_millis(1), body, 9).await.unwrap_err();
+        assert_eq!(given_up.detail(), "the body was not here within 1 ms");
+    }
+
+    #[tokio::test]
+    async fn a_body_is_all_of_its_pieces_or_refused() {
+        let of = |pieces: &[&'static str]| {
+            let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, String>(*piece)).collect();
+            Body::from_stream(stream::iter(pieces))
+        };
+        for (pieces, expected) in [
+            (&[][..], Some("")),
+            (&["abc", "", "d"], Some("abcd")),
+            (&["abc", "de"], None),
+            (&["abcde"], None),
+        ] {
+            let whole = read(of(pieces), 4).await.ok();
+            assert_eq!(whole.as_deref(), expected.map(str::as_bytes), "{pieces:?}");
+        }
+    }
 }

@@ -29,12 +29,19 @@ const TURNED_AWAY: &[u8] =
 pub struct Connections {
     tracker: TaskTracker,
     stopping: watch::Receiver<bool>,
+    head_timeout: Duration,
 }
 
 impl Connections {
     /// None yet. When `stopping` becomes true each ends after the request that is under way.
     pub fn new(stopping: watch::Receiver<bool>) -> Self {
-        Self { tracker: TaskTracker::new(), stopping }
+        Self { tracker: TaskTracker::new(), stopping, head_timeout: HEAD_TIMEOUT }
+    }
+
+    /// For tests that cannot wait as long.
+    #[cfg(test)]
+    pub(super) fn with_head_timeout(self, head_timeout: Duration) -> Self {
+        Self { head_timeout, ..self }
     }
 
     /// Waits until all have ended, a second at most.
@@ -51,9 +58,9 @@ impl Connections {
 
     /// Serves one, and holds `held` as long as it lasts.
     pub(super) fn spawn<T: Send + 'static>(&self, io: Io, router: Router, held: T) {
-        let stopping = self.stopping();
+        let (stopping, head_timeout) = (self.stopping(), self.head_timeout);
         self.tracker.spawn(async move {
-            if let Err(error) = serve(io, router, stopping).await {
+            if let Err(error) = serve(io, router, stopping, head_timeout).await {
                 tracing::debug!(%error, "HTTP connection dropped");
             }
             drop(held);
@@ -65,10 +72,11 @@ async fn serve(
     io: Io,
     router: Router,
     mut stopping: watch::Receiver<bool>,
+    head_timeout: Duration,
 ) -> Result<(), hyper::Error> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));

@@ -58,6 +58,10 @@ struct Served {
 }
 
 async fn serve(script: Script) -> Served {
+    serve_as(script, |connections| connections).await
+}
+
+async fn serve_as(script: Script, adapt: fn(Connections) -> Connections) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = DataDir::open(dir.path()).unwrap();
     let address = || "127.0.0.1:1".to_owned();
@@ -99,7 +103,7 @@ async fn serve(script: Script) -> Served {
     let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
     let address = listener.local_address().unwrap();
     let (stop, stopping) = watch::channel(false);
-    let connections = Connections::new(stopping);
+    let connections = adapt(Connections::new(stopping));
     let server = tokio::spawn(run(listener, shared, ROOM, connections.clone()));
     Served { address, stop, connections, server, commands, queries, _dir: dir }
 }
@@ -508,6 +512,20 @@ async fn connections_are_bounded_and_one_more_is_told_so() {
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "room again");
+    }
+}
+
+#[tokio::test]
+async fn who_never_finishes_its_request_is_let_go() {
+    let impatient =
+        |connections: Connections| connections.with_head_timeout(Duration::from_millis(50));
+    let served = serve_as(Script::default(), impatient).await;
+    for half in ["", "GET /livez HTTP/1.1\r\nHost: x\r\n"] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(half.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        drop(timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it ends"));
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{half}");
     }
 }
 

@@ -23,6 +23,7 @@ struct Follower {
     leader: watch::Sender<Option<NodeId>>,
     old: mpsc::Receiver<ForwardItem>,
     new: mpsc::Receiver<ForwardItem>,
+    frozen: Option<ForwardItem>,
     _dir: tempfile::TempDir,
 }
 
@@ -59,7 +60,7 @@ impl Follower {
             fsync: true,
             metrics: Arc::default(),
         });
-        Self { server, leader, old, new, _dir: dir }
+        Self { server, leader, old, new, frozen: None, _dir: dir }
     }
 
     /// Submits a command, which is passed on to the old leader; then the new one comes up.
@@ -74,6 +75,8 @@ impl Follower {
         let outcome = tokio::spawn(async move { server.submit_until(due, request).await });
         let frozen = self.old.recv().await.unwrap();
         assert!(!frozen.is_abandoned());
+        // The old leader keeps it, and never answers.
+        self.frozen = Some(frozen);
         self.leader.send_replace(None);
         self.leader.send_replace(Some(NEW));
         outcome
