@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 const OLD: NodeId = NodeId(7);
 const NEW: NodeId = NodeId(8);
-const AMPLE: Duration = Duration::from_secs(60);
+const AMPLE: Duration = Duration::from_mins(1);
 
 /// A node that follows, the links to two others, and who leads.
 struct Follower {
@@ -87,14 +87,12 @@ async fn refuse_all(
 ) {
     while let Some(event) = events.recv().await {
         let leader = *leader.borrow();
-        match event {
-            EntriesEvent::Submit(submission) => {
-                drop(submission.reply.send(Err(SubmitRefused::NotLeader { leader })));
-            }
-            EntriesEvent::Query { reply, .. } => {
-                drop(reply.send(Err(QueryRefused::NotLeader { leader })));
-            }
-            other => panic!("{other:?}"),
+        if let EntriesEvent::Submit(submission) = event {
+            drop(submission.reply.send(Err(SubmitRefused::NotLeader { leader })));
+        } else if let EntriesEvent::Query { reply, .. } = event {
+            drop(reply.send(Err(QueryRefused::NotLeader { leader })));
+        } else {
+            panic!("{event:?}");
         }
     }
 }
