@@ -57,7 +57,7 @@ clean_up() {
     compose logs --no-color --tail 40 >&2
     tail -n 5 "$work/answers" "$work/writers.log" >&2
   fi
-  docker rm --force "$project-writers" >/dev/null 2>&1
+  docker rm --force --volumes "$project-writers" >/dev/null 2>&1
   compose down --volumes --timeout 1 >/dev/null 2>&1
   [[ -z $engine ]] || stop_engine
   rm -rf "$work"
@@ -257,7 +257,7 @@ failures() {
 stop_writers() {
   docker stop --time 60 "$project-writers" >/dev/null
   wait "$writers"
-  docker rm "$project-writers" >/dev/null
+  docker rm --volumes "$project-writers" >/dev/null
 }
 
 # Every counter is what its writer was told last.
