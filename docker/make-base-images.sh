@@ -92,6 +92,13 @@ run() { # WHAT COMMAND…
   "$@" >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2 && fail "failed: $what"; }
 }
 
+install() { # ROOT PACKAGES…
+  local tree=$1
+  shift
+  chroot "$tree" apt-get update -q &&
+    DEBIAN_FRONTEND=noninteractive chroot "$tree" apt-get install -q -y --no-install-recommends "$@"
+}
+
 pack() { # DIRECTORY ARCHIVE
   tar -C "$1" --numeric-owner --one-file-system -cf "$2.part" . && mv "$2.part" "$2"
 }
@@ -112,7 +119,7 @@ make_runtime_archive() {
   begin_work
   if ! command -v debootstrap >/dev/null; then
     command -v apt-get >/dev/null || fail "no registry can be reached, and there is no debootstrap to make the images with"
-    run "installing debootstrap" eval 'apt-get update -q && apt-get install -q -y --no-install-recommends debootstrap'
+    run "installing debootstrap" install / debootstrap
   fi
   run "a minimal Debian bookworm, about 40 s" debootstrap --variant=minbase bookworm "$work/runtime"
   # Behind a proxy that opens TLS, its authority is needed: an image that installs ca-certificates then trusts it.
@@ -137,8 +144,7 @@ make_build_archive() {
   mkdir "$tree"
   tar -C "$tree" --numeric-owner -xpf "$runtime_archive"
   cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
-  run "packages of the build image, about 20 s" eval 'chroot "$tree" apt-get update -q &&
-    DEBIAN_FRONTEND=noninteractive chroot "$tree" apt-get install -q -y --no-install-recommends "${build_packages[@]}"'
+  run "packages of the build image, about 20 s" install "$tree" "${build_packages[@]}"
   : >"$tree/etc/resolv.conf"
   slim "$tree"
   # Laid out as in the real image.

@@ -43,8 +43,12 @@ writer() { # CLIENT PREFIX
 
 stop=
 trap 'stop=1' TERM INT
-for ((client = 1; client <= $1; client++)); do writer "$client" "$2" & done
+writers=()
+for ((client = 1; client <= $1; client++)); do
+  writer "$client" "$2" &
+  writers+=($!)
+done
 while ! wait; do
   # A signal has ended the wait: the writers are told, and finish what they have begun.
-  kill -TERM $(jobs -p) 2>/dev/null
+  kill -TERM "${writers[@]}" 2>/dev/null
 done

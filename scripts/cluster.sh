@@ -38,7 +38,7 @@ data=${data#"$root"/}
 readonly scripts root called_from data
 readonly wait_s=${WAIT_S:-60} most_nodes=20 most_voters=5
 # `seed` and the addresses below count from here: gossip, introducer, MemberService, HTTP, raft, StateMachineService.
-readonly ports_per_node=10 introducer_port=1 tcp_ports=(2 4 5) raft_port=4
+readonly ports_per_node=10 introducer_port=1 tcp_ports=(2 3 4 5) http_port=3 raft_port=4
 
 # --- What is there ----------------------------------------------------------------------------------------------------
 
@@ -259,6 +259,7 @@ The cluster is up: $1 nodes, $(expected_voters "$1") of them vote. To try$where:
 
   $client PUT pizzatoppings peporoni peppr cheddar anchoves onn it
   $client GET pizzatoppings
+  curl http://127.0.0.1:$(($(first_port 1) + http_port))/v1/kv/pizzatoppings
   $client status --all
   $cluster kill 1          # kill -9 a whole node, then GET again
   $cluster start 1         # bring it back

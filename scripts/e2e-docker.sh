@@ -9,6 +9,7 @@
 # Exit code 77: skipped, as there is no engine to be had. By environment:
 #
 #   COMPOSE     the compose command                              [docker-compose if it is there, else docker compose]
+#   BIN         directory of ready binaries, for the client on this machine and for --quick; none are built then
 #   E2E_PORT    where the introducer's raft port is published; its HTTP port one below        [chosen by process id]
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
@@ -31,7 +32,7 @@ export COMPOSE_PROJECT_NAME=$project COMPOSE_FILE=docker-compose.yml
 # --- What is run, and what goes wrong ---------------------------------------------------------------------------------
 
 work=$(mktemp -d)
-engine='' writers='' failed='' began=$SECONDS
+engine='' forwarding='' writers='' leader='' failed='' began=$SECONDS
 touch "$work/answers"
 
 compose() {
@@ -86,6 +87,7 @@ answers_engine() {
 start_engine() {
   local deadline=$((SECONDS + 30))
   [[ $(id -u) == 0 ]] && command -v dockerd >/dev/null || return 1
+  forwarding=$(iptables -S FORWARD 2>/dev/null | head -n 1)
   setsid dockerd >"$work/dockerd.log" 2>&1 &
   engine=$!
   until answers_engine; do
@@ -100,7 +102,7 @@ start_engine() {
 stop_engine() {
   kill "$engine" && wait "$engine" 2>/dev/null
   # It leaves the machine forwarding nothing.
-  iptables -P FORWARD ACCEPT 2>/dev/null
+  [[ $forwarding != *ACCEPT ]] || iptables -P FORWARD ACCEPT
 }
 
 prepare() {
@@ -120,15 +122,18 @@ prepare() {
 # --- What is there ----------------------------------------------------------------------------------------------------
 
 build_client() {
-  cargo build --release --locked --workspace --bins || fail "cargo build failed"
-  client=${CARGO_TARGET_DIR:-target}/release/raft-client
+  if [[ -z ${BIN:-} ]]; then
+    cargo build --release --locked --workspace --bins || fail "cargo build failed"
+    BIN=${CARGO_TARGET_DIR:-target}/release
+  fi
+  client=$BIN/raft-client
 }
 
 # The last stage of the Dockerfile on the binaries of this machine.
 build_quickly() {
   local context=docker/prebuilt name
   rm -rf "$context" && mkdir -p "$context"/{bin,scripts,docker}
-  for name in member raft raft-client state-machine; do cp "${client%/*}/$name" "$context/bin/"; done
+  for name in member raft raft-client state-machine; do cp "$BIN/$name" "$context/bin/"; done
   cp scripts/node.sh "$context/scripts/"
   cp docker/start.sh "$context/docker/"
   {
@@ -160,12 +165,14 @@ status_of() { # CONTAINER
   docker exec "$1" raft-client --timeout-ms 2000 --output json status 2>/dev/null
 }
 
-# The container that leads, as this one sees it.
-leader_seen_by() { # CONTAINER
+# Whether a container sees one lead, other than THAN; sets `leader` to the container that does.
+sees_leader() { # CONTAINER [THAN]
   local status
   status=$(status_of "$1")
-  [[ $status =~ \"address\":\"([^:\"]+):6004\" ]] || return 1
-  if [[ ${BASH_REMATCH[1]} == introducer ]]; then introducer; else echo "${BASH_REMATCH[1]}"; fi
+  [[ $status =~ \"leader\":\{[^}]*\"address\":\"([^:\"]+):6004\" ]] || return 1
+  leader=${BASH_REMATCH[1]}
+  [[ $leader != introducer ]] || leader=$(introducer)
+  [[ $leader != "${2:-}" ]]
 }
 
 id_of() { # CONTAINER
@@ -201,19 +208,14 @@ is_healthy() { # CONTAINER
   [[ $(docker inspect -f '{{.State.Health.Status}}' "$1") == healthy ]]
 }
 
-# A worker leads from now on.
+# A worker leads from now on: `leader`.
 have_worker_lead() {
-  local leader
-  await "a leader" leader_seen_by "$(introducer)" >/dev/null
-  leader=$(leader_seen_by "$(introducer)")
-  [[ $leader == "$(introducer)" ]] || return 0
-  docker restart --time 30 "$leader" >/dev/null
-  await "another leader than the introducer" another_leads "$(containers worker | head -n 1)" "$leader"
-}
-
-another_leads() { # CONTAINER THAN
-  local leader
-  leader=$(leader_seen_by "$1") && [[ $leader != "$2" ]]
+  local introducer
+  introducer=$(introducer)
+  await "a leader" sees_leader "$introducer"
+  [[ $leader == "$introducer" ]] || return 0
+  docker restart --time 30 "$introducer" >/dev/null
+  await "another leader than the introducer" sees_leader "$introducer" "$introducer"
 }
 
 # --- Writers ----------------------------------------------------------------------------------------------------------
@@ -305,9 +307,7 @@ check_http() {
 }
 
 kill_leading_worker() {
-  local leader
   have_worker_lead
-  leader=$(leader_seen_by "$(introducer)")
   docker kill "$leader" >/dev/null
   check_from_host after-kill
   writes_go_on "docker kill of the leader"
@@ -318,9 +318,7 @@ kill_leading_worker() {
 }
 
 pause_leading_worker() {
-  local leader
   have_worker_lead
-  leader=$(leader_seen_by "$(introducer)")
   docker pause "$leader" >/dev/null
   check_from_host after-pause
   writes_go_on "docker pause of the leader"
@@ -347,11 +345,13 @@ stop_and_start() {
   local worker
   worker=$(containers worker | tail -n 1)
   docker stop --time 30 "$worker" >/dev/null
+  # Five voters less one: an odd number is kept, so a fourth becomes a learner.
+  await "3 voters, as one of 5 has left" sees_voters "$(introducer)" 3
   writes_go_on "docker stop of a worker"
   docker start "$worker" >/dev/null
   await_caught_up "$worker"
   await "5 voters again" sees_voters "$(introducer)" 5
-  step "docker stop and start of a worker: it left, and is a voter again"
+  step "docker stop of a worker: it leaves, writes go on; docker start: it is a voter again"
 }
 
 replace() {

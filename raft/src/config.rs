@@ -16,6 +16,8 @@ use state_machine::startup::{Common, Layered, Preset, SettingError, Sources, wit
 
 use crate::rpc::wire::Endpoint;
 
+/// Offset of the HTTP port from the base.
+const HTTP_PORT_OFFSET: u16 = 3;
 /// Offset of the raft port from the base.
 const RAFT_PORT_OFFSET: u16 = 4;
 /// Leader speaks at least this often, in milliseconds, unless the election timeout is short.
@@ -81,12 +83,15 @@ pub struct Settings {
     /// Host that other nodes reach this one by [default: --bind, or the host name when that is 0.0.0.0]
     #[arg(long, env = "OUTRIGGER_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
-    /// First of the node's ports; raft listens on base + 4; 0 = any free port
+    /// First of the node's ports; raft listens on base + 3 and base + 4; 0 = any free ports
     #[arg(long, env = "OUTRIGGER_PORT_BASE", value_name = "PORT", default_value_t = 6000)]
     pub port_base: u16,
     /// Port for peers and clients [default: base + 4]
     #[arg(long, env = "OUTRIGGER_RAFT_PORT", value_name = "PORT")]
     pub raft_port: Option<u16>,
+    /// Port for HTTP [default: base + 3]
+    #[arg(long, env = "OUTRIGGER_HTTP_PORT", value_name = "PORT")]
+    pub http_port: Option<u16>,
     /// Where the member daemon answers [default: the socket member.sock in the data directory]
     #[arg(long, env = "OUTRIGGER_MEMBER", value_name = "ENDPOINT")]
     pub member: Option<String>,
@@ -172,8 +177,10 @@ pub struct Config {
     pub bind: IpAddr,
     /// Host by which others reach this node.
     pub advertise: String,
-    /// Port to listen on; zero = any free one.
+    /// Port to listen on for peers and clients; zero = any free one.
     pub raft_port: u16,
+    /// Port to listen on for HTTP; zero = any free one.
+    pub http_port: u16,
     /// The member daemon.
     pub member: MemberEndpoint,
     /// The state machine.
@@ -245,6 +252,12 @@ impl Layered for Settings {
                 "raft_port",
                 &mut self.raft_port,
                 (self.port_base, RAFT_PORT_OFFSET),
+                sources,
+            )?,
+            http_port: port(
+                "http_port",
+                &mut self.http_port,
+                (self.port_base, HTTP_PORT_OFFSET),
                 sources,
             )?,
             member: endpoint(
@@ -355,6 +368,7 @@ mod tests {
         let file = "port_base = 8000\nname = \"file\"";
         let config = with_file(&["--port-base", "7000"], file).unwrap().config;
         assert_eq!((config.raft_port, config.name.as_str()), (7004, "file"));
+        assert_eq!(config.http_port, 7003);
         assert_eq!(
             (config.heartbeat_ticks, config.election_ticks_min, config.election_ticks_max),
             (5, 30, 60)
@@ -427,6 +441,8 @@ mod tests {
 
     #[test]
     fn any_free_port_stays_any() {
-        assert_eq!(with_file(&[], "port_base = 0").unwrap().config.raft_port, 0);
+        let config = with_file(&["--http-port", "80"], "port_base = 0").unwrap().config;
+        assert_eq!((config.raft_port, config.http_port), (0, 80));
+        assert_eq!(with_file(&[], "port_base = 0").unwrap().config.http_port, 0);
     }
 }

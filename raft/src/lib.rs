@@ -4,6 +4,7 @@
 //!                          ┌───────────────── one raft process ─────────────────┐
 //!  raft-client ══▶ server ─┼─▶ digest_entries ──┬─▶ wal::Writer (a thread) ─┐   │
 //!  other rafts ══▶         │   owns the core    │◀───────── Synced ─────────┘   │
+//!  curl ─────────▶ http ───┼─▶                  │                               │
 //!                          │                    ├─▶ peers ══════════════════════┼══▶ other rafts
 //!  member ◀══ roster_link ─┼─▶                  │                               │
 //!                          │                    └─▶ digest_commits ─▶ machine_link ══▶ state-machine
@@ -20,10 +21,12 @@ pub mod config;
 pub mod consensus;
 pub mod entries;
 pub mod forward;
+pub mod http;
 pub mod identity;
 pub mod inbound;
 pub mod leaving;
 pub mod machine_link;
+pub mod metrics;
 pub mod node;
 pub mod peers;
 pub mod pipeline;

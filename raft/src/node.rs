@@ -19,17 +19,31 @@ pub struct Node {
     pub name: String,
     /// Where others reach this process.
     pub raft_address: String,
+    /// Where anybody reaches it by HTTP.
+    pub http_address: String,
     data_dir: Mutex<DataDir>,
     cluster: watch::Sender<Option<u128>>,
 }
 
 impl Node {
     /// The node of an opened data directory.
-    pub fn new(data_dir: DataDir, name: String, raft_address: String) -> Self {
+    pub fn new(
+        data_dir: DataDir,
+        name: String,
+        raft_address: String,
+        http_address: String,
+    ) -> Self {
         let identity = data_dir.identity();
         let cluster = watch::Sender::new(identity.cluster);
-        let data_dir = Mutex::new(data_dir);
-        Self { id: identity.node, boot: identity.boot, name, raft_address, data_dir, cluster }
+        Self {
+            id: identity.node,
+            boot: identity.boot,
+            name,
+            raft_address,
+            http_address,
+            data_dir: Mutex::new(data_dir),
+            cluster,
+        }
     }
 
     /// The cluster, if known by now.

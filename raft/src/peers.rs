@@ -19,6 +19,7 @@ use crate::consensus::{Envelope, Membership, Message, NodeId};
 use crate::deadline;
 use crate::entries;
 use crate::forward::{self, ForwardItem};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::peer::{self, AppendEntries, AppendReply, Ballot, BallotReply, PeerServiceClient};
@@ -28,6 +29,8 @@ use crate::rpc::wire::{Endpoint, Service};
 const QUEUE_MESSAGES: usize = 256;
 /// Commands and reads that wait to be passed on to one peer.
 const QUEUE_FORWARDS: usize = 4096;
+/// Reasons not to reach a peer that are remembered as told, each once until it is reached.
+const MAX_REPORTED: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that does not answer for this long is treated as gone: we connect anew.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,14 +75,16 @@ pub struct Peers {
     membership: Membership,
     gossiped: BTreeMap<NodeId, String>,
     routes: watch::Sender<Routes>,
+    metrics: Arc<Metrics>,
 }
 
 impl Peers {
     /// No links yet.
-    pub fn new(node: Arc<Node>, inbox: mpsc::Sender<EntriesEvent>) -> Self {
+    pub fn new(node: Arc<Node>, inbox: mpsc::Sender<EntriesEvent>, metrics: Arc<Metrics>) -> Self {
         let (links, gossiped) = (BTreeMap::new(), BTreeMap::new());
         let routes = watch::Sender::new(Routes::default());
-        Self { node, inbox, links, membership: Membership::default(), gossiped, routes }
+        let membership = Membership::default();
+        Self { node, inbox, links, membership, gossiped, routes, metrics }
     }
 
     /// How to reach the peers, for those who pass requests on.
@@ -169,6 +174,7 @@ impl Peers {
             outgoing,
             forwarding,
             inbox: self.inbox.clone(),
+            metrics: Arc::clone(&self.metrics),
         };
         PeerLink { envelopes, forwards, address, departed: None, task: tokio::spawn(task.run()) }
     }
@@ -182,6 +188,7 @@ struct Task {
     outgoing: mpsc::Receiver<Envelope>,
     forwarding: mpsc::Receiver<ForwardItem>,
     inbox: mpsc::Sender<EntriesEvent>,
+    metrics: Arc<Metrics>,
 }
 
 type Call = BoxFuture<'static, Result<Option<Envelope>, RpcError>>;
@@ -189,7 +196,7 @@ type Call = BoxFuture<'static, Result<Option<Envelope>, RpcError>>;
 impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
-        let mut reported = String::new();
+        let mut reported = Vec::new();
         loop {
             let address = self.addresses.borrow_and_update().clone();
             match self.connect(&address).await {
@@ -197,15 +204,19 @@ impl Task {
                     tracing::info!(peer = %self.peer, address, "connected to peer");
                     backoff.reset();
                     reported.clear();
+                    let counted = self.metrics.peers_connected.issue();
                     self.attend(connection).await;
+                    drop(counted);
                     tracing::info!(peer = %self.peer, address, "connection to peer ended");
                     if self.inbox.send(EntriesEvent::PeerUnreachable(self.peer)).await.is_err() {
                         return;
                     }
                 }
-                Err(reason) if reason != reported => {
+                Err(reason) if !reported.contains(&reason) => {
                     tracing::warn!(peer = %self.peer, address, reason, "cannot connect to peer; trying again");
-                    reported = reason;
+                    // A name server may give one answer now and another one next time, for as long as the peer is away.
+                    reported.truncate(MAX_REPORTED - 1);
+                    reported.push(reason);
                 }
                 Err(_same) => {}
             }

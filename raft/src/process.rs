@@ -12,9 +12,11 @@ use tokio::task::{self, JoinSet};
 
 use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
+use crate::http;
 use crate::identity::{DataDir, IdentityError};
 use crate::leaving::{ASK_EVERY, Leaver, Leaving};
 use crate::machine_link::{self, Feeder};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::Peers;
 use crate::pipeline::digest_commits::{CommitsEvent, DigestCommits, MachineCall};
@@ -60,8 +62,10 @@ pub enum RunError {
         "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
     )]
     LogFailed(#[from] LogFailure),
-    /// The port.
-    #[error("{0}; is another raft running there? choose another --port-base or --raft-port")]
+    /// A port.
+    #[error(
+        "{0}; is another raft running there? choose another --port-base, --raft-port or --http-port"
+    )]
     Listen(io::Error),
     /// The ready file.
     #[error("cannot write the ready file {path}: {source}")]
@@ -133,11 +137,12 @@ pub enum Wish {
 pub async fn run(config: Config, wish: watch::Receiver<Wish>) -> Result<(), RunError> {
     let opened = Opened::open(config).await?;
     let (failed, failures) = mpsc::channel(1);
-    let port = opened.port;
-    let config = opened.config.clone();
-    let (owners, draining) = opened.start(failed, wish)?;
-    announce(&config, port)?;
-    attend(owners, draining, failures).await
+    let (config, ports) = (opened.config.clone(), opened.ports);
+    let (owners, draining, connections) = opened.start(failed, wish)?;
+    announce(&config, ports)?;
+    attend(owners, draining, failures).await?;
+    connections.finish().await;
+    Ok(())
 }
 
 /// Tells the first stage to stop when it is time.
@@ -159,6 +164,13 @@ async fn heed(mut wish: watch::Receiver<Wish>, leaving: Arc<Leaving>, stop: watc
     stop.send_replace(true);
 }
 
+/// Where this process listens.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    raft: u16,
+    http: u16,
+}
+
 /// Everything that can fail at start, done.
 struct Opened {
     config: Config,
@@ -167,7 +179,8 @@ struct Opened {
     wal: Wal,
     restored: Restored,
     listener: Listener,
-    port: u16,
+    http_listener: Listener,
+    ports: Ports,
 }
 
 impl Opened {
@@ -177,27 +190,29 @@ impl Opened {
         let is_blank =
             restored.last == LogId::default() && restored.hard_state == HardState::default();
         data_dir.begin_boot(is_blank)?;
-        let address = SocketAddr::new(config.bind, config.raft_port).to_string();
-        let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
-        let port = listener.local_address().map_or(config.raft_port, |address| address.port());
-        let raft_address = format!("{}:{port}", bracketed(&config.advertise));
+        let (listener, raft) = listen(&config, config.raft_port).await?;
+        let (http_listener, http) = listen(&config, config.http_port).await?;
+        let ports = Ports { raft, http };
+        let advertised = |port| format!("{}:{port}", bracketed(&config.advertise));
         let founding = data_dir.identity().founding;
-        let node = Arc::new(Node::new(data_dir, config.name.clone(), raft_address));
+        let name = config.name.clone();
+        let node = Arc::new(Node::new(data_dir, name, advertised(raft), advertised(http)));
         tracing::info!(
             node = %node.id, boot = node.boot, name = node.name, last = %restored.last,
             term = restored.hard_state.term.0, fsync = config.fsync, "starting"
         );
-        Ok(Self { config, node, founding, wal, restored, listener, port })
+        Ok(Self { config, node, founding, wal, restored, listener, http_listener, ports })
     }
 
-    /// Wires stages and links together as drawn in the crate's documentation. Returns their tasks, and which of them
-    /// ends last when the process is told to stop.
+    /// Wires stages and links together as drawn in the crate's documentation. Returns their tasks, which of them
+    /// ends last when the process is told to stop, and the connections by HTTP.
     fn start(
         self,
         failed: mpsc::Sender<LogFailure>,
         wish: watch::Receiver<Wish>,
-    ) -> io::Result<(JoinSet<()>, task::Id)> {
-        let Self { config, node, founding, wal, restored, listener, .. } = self;
+    ) -> io::Result<(JoinSet<()>, task::Id, http::Connections)> {
+        let Self { config, node, founding, wal, restored, listener, http_listener, .. } = self;
+        let metrics = Arc::<Metrics>::default();
         let (inbox, inbox_events) = mpsc::channel(QUEUE_EVENTS);
         let (commits, commits_events) = mpsc::channel(QUEUE_EVENTS);
         let (calls, calls_queue) = mpsc::channel(QUEUE_CALLS);
@@ -206,14 +221,16 @@ impl Opened {
         let (leader, leader_seen) = watch::channel(None);
         let (stop, stopping) = watch::channel(false);
         let leaving = Arc::<Leaving>::default();
-        let log = Writer::spawn(wal, log_events(inbox.clone(), synced, failed))?;
+        let connections = http::Connections::new(stopping.clone());
+        let log =
+            Writer::spawn(wal, log_events(inbox.clone(), synced, failed, Arc::clone(&metrics)))?;
 
         let first = first_index(&restored);
         let empty = restored.last.index == Index(0);
         let stage = entries_stage(&config, &node, restored, first);
         let second_stage = DigestCommits::new(first);
         let (status, commits_status) = watch::channel(second_stage.status());
-        let peers = Peers::new(Arc::clone(&node), inbox.clone());
+        let peers = Peers::new(Arc::clone(&node), inbox.clone(), Arc::clone(&metrics));
         let shared = Shared {
             node: Arc::clone(&node),
             inbox: inbox.clone(),
@@ -226,6 +243,7 @@ impl Opened {
             tick: config.tick,
             request_timeout: config.request_timeout,
             fsync: config.fsync,
+            metrics: Arc::clone(&metrics),
         };
         let entries_task = EntriesTask {
             stage,
@@ -236,6 +254,7 @@ impl Opened {
             commits: commits.clone(),
             leader,
             tick: config.tick,
+            metrics,
         };
         let commits_task = CommitsTask {
             stage: second_stage,
@@ -273,11 +292,13 @@ impl Opened {
             sight,
             inbox.clone(),
         ));
-        owners.spawn(server::run(listener, shared, Room::make()));
+        let room = Room::make();
+        owners.spawn(http::run(http_listener, shared.clone(), room.http, connections.clone()));
+        owners.spawn(server::run(listener, shared, room));
         if empty && (founding || config.bootstrap.is_some()) {
             owners.spawn(bootstrap(config, node, founding, sight_seen, synced_seen, inbox));
         }
-        Ok((owners, draining))
+        Ok((owners, draining, connections))
     }
 }
 
@@ -300,6 +321,14 @@ async fn attend(
             },
         }
     }
+}
+
+/// Listens on a port of the setting's address; the port is another one than wished if that was any.
+async fn listen(config: &Config, port: u16) -> Result<(Listener, u16), RunError> {
+    let address = SocketAddr::new(config.bind, port).to_string();
+    let listener = Listener::tcp(&address).await.map_err(RunError::Listen)?;
+    let port = listener.local_address().map_or(port, |address| address.port());
+    Ok((listener, port))
 }
 
 fn open_log(config: &Config, data_dir: &DataDir) -> Result<(Wal, Restored), OpenError> {
@@ -418,7 +447,7 @@ async fn found(
     let info = NodeInfo {
         name: node.name.clone(),
         raft_address: node.raft_address.clone(),
-        http_address: String::new(),
+        http_address: node.http_address.clone(),
     };
     let membership = Membership {
         voters: [node.id].into(),
@@ -434,11 +463,14 @@ async fn found(
 }
 
 /// Says where this process listens, to people and to the ready file.
-fn announce(config: &Config, port: u16) -> Result<(), RunError> {
-    let address = SocketAddr::new(config.bind, port);
-    tracing::info!(%address, advertise = config.advertise, "serving peers and clients");
+fn announce(config: &Config, ports: Ports) -> Result<(), RunError> {
+    let address = SocketAddr::new(config.bind, ports.raft);
+    let http = SocketAddr::new(config.bind, ports.http);
+    tracing::info!(%address, %http, advertise = config.advertise, "serving peers and clients");
     let Some(path) = &config.ready_file else { return Ok(()) };
-    let ready = serde_json::json!({ "pid": std::process::id(), "raft": address.to_string() });
+    let ready = serde_json::json!({
+        "pid": std::process::id(), "raft": address.to_string(), "http": http.to_string(),
+    });
     write_whole(path, &format!("{ready}\n"))
         .map_err(|source| RunError::ReadyFile { path: path.display().to_string(), source })
 }

@@ -5,6 +5,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Clients at once, at most.
 const MAX_CLIENTS: u64 = 1024;
+/// HTTP connections at once, at most.
+const MAX_HTTP: u64 = 512;
 /// Connections at once whose hello has not come yet, at most.
 const MAX_STRANGERS: u64 = 256;
 
@@ -13,6 +15,8 @@ const MAX_STRANGERS: u64 = 256;
 pub struct Room {
     /// Clients.
     pub clients: usize,
+    /// Connections by HTTP. Apart from the clients, so that many of these do not keep out who asks how the node is.
+    pub http: usize,
     /// Those whose hello has not come yet.
     pub strangers: usize,
 }
@@ -30,17 +34,20 @@ impl Room {
             tracing::warn!(
                 open_files = limit.current,
                 clients = room.clients,
+                http = room.http,
                 "few files may be open (ulimit -n), so fewer clients are let in"
             );
         }
         room
     }
 
-    /// Half of the files are for clients, a quarter for strangers, and the rest for the log, the peers and the links.
+    /// Of the files three eighths are for clients, one for HTTP, two for strangers, and the rest for the log, the peers
+    /// and the links.
     fn within(open_files: u64) -> Self {
         let at_most = |files: u64, most| usize::try_from(files.min(most)).unwrap_or(usize::MAX);
         Self {
-            clients: at_most(open_files / 2, MAX_CLIENTS),
+            clients: at_most(open_files / 8 * 3, MAX_CLIENTS),
+            http: at_most(open_files / 8, MAX_HTTP),
             strangers: at_most(open_files / 4, MAX_STRANGERS),
         }
     }
@@ -52,10 +59,10 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_files_is_never_given_away() {
-        for (open_files, clients, strangers) in
-            [(64, 32, 16), (256, 128, 64), (1024, 512, 256), (1 << 20, 1024, 256)]
+        for (open_files, clients, http, strangers) in
+            [(64, 24, 8, 16), (256, 96, 32, 64), (1024, 384, 128, 256), (1 << 20, 1024, 512, 256)]
         {
-            assert_eq!(Room::within(open_files), Room { clients, strangers }, "{open_files}");
+            assert_eq!(Room::within(open_files), Room { clients, http, strangers }, "{open_files}");
         }
     }
 }

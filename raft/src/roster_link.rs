@@ -148,7 +148,7 @@ impl Link {
             cluster,
             node: Some(self.node.id.0),
             raft_address: self.node.raft_address.clone(),
-            http_address: String::new(),
+            http_address: self.node.http_address.clone(),
             role: if attached { ROLE } else { ROLE_DETACHED }.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -190,6 +190,7 @@ fn member_status(member: &contract::MemberView) -> MemberStatus {
         configured: "none".to_owned(),
         raft_address: member.tags.raft_address.clone(),
         gossip_address: member.gossip_address.clone(),
+        http_address: member.tags.http_address.clone(),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::consensus::NodeId;
 use crate::inbound::{GRACE, Inbound};
 use crate::leaving::Leaving;
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::Routes;
 use crate::pipeline::digest_commits::CommitsStatus;
@@ -20,7 +21,7 @@ use crate::room::Room;
 use crate::roster_link::Sight;
 use crate::rpc::wire::{self, Hello, HelloError, Io, Listener, Refusal, Service};
 use crate::rpc::{client, peer};
-use client_service::ClientServer;
+pub(crate) use client_service::ClientServer;
 use peer_service::PeerServer;
 
 /// Pause after a failed accept (too many open files, say), so that it does not spin.
@@ -51,6 +52,8 @@ pub struct Shared {
     pub request_timeout: Duration,
     /// Whether the log is synced.
     pub fsync: bool,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Shared {
@@ -180,14 +183,19 @@ mod tests {
     use super::*;
     use crate::consensus::Index;
     use crate::identity::DataDir;
-    use crate::rpc::peer::{Forward, PeerService};
+    use crate::rpc::peer::{Answers, Forward, PeerService};
 
     const CLUSTER: u128 = 9;
     const PEER: u64 = 7;
 
     fn connection(dir: &tempfile::TempDir) -> (Connection, mpsc::Receiver<EntriesEvent>) {
         let data_dir = DataDir::open(dir.path()).unwrap();
-        let node = Arc::new(Node::new(data_dir, "test".to_owned(), "127.0.0.1:1".to_owned()));
+        let node = Arc::new(Node::new(
+            data_dir,
+            "test".to_owned(),
+            "127.0.0.1:1".to_owned(),
+            String::new(),
+        ));
         let (inbox, events) = mpsc::channel(8);
         let status = CommitsStatus { applied: Index(0), machine: Arc::from("none") };
         let shared = Shared {
@@ -202,6 +210,7 @@ mod tests {
             tick: Duration::from_millis(10),
             request_timeout: Duration::from_secs(2),
             fsync: true,
+            metrics: Arc::default(),
         };
         let client_slots = Arc::new(Semaphore::new(1));
         (Connection { shared, inbound: Inbound::default(), client_slots }, events)
@@ -246,7 +255,7 @@ mod tests {
         let (connection, _events) = connection(&dir);
         let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
         let address = listener.local_address().unwrap();
-        let room = Room { clients: 1, strangers: 2 };
+        let room = Room { clients: 1, http: 1, strangers: 2 };
         tokio::spawn(run(listener, connection.shared.clone(), room));
         let endpoint: wire::Endpoint = address.to_string().parse().unwrap();
         let limit = Duration::from_secs(10);
@@ -302,6 +311,6 @@ mod tests {
         let last = peer.clone().forward_rest(context, rest).await;
         assert_eq!((last.places, last.rest), (vec![0], None));
         let again = peer.forward_rest(context, rest).await;
-        assert_eq!(again, crate::rpc::peer::Answers::default(), "asked for once");
+        assert_eq!(again, Answers::default(), "asked for once");
     }
 }

@@ -1,12 +1,14 @@
 //! The tasks around the two stages: they wait, the stages decide.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::consensus::{BatchNo, Event, HardState, LogId, NodeId};
+use crate::consensus::{BatchNo, Event, HardState, LogId, NodeId, RoleName};
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::pipeline::ToCommits;
 use crate::pipeline::digest_commits::{CommitsEvent, CommitsStatus, DigestCommits, MachineCall};
@@ -56,9 +58,11 @@ pub fn log_events(
     inbox: mpsc::Sender<EntriesEvent>,
     synced: watch::Sender<Synced>,
     failed: mpsc::Sender<LogFailure>,
+    metrics: Arc<Metrics>,
 ) -> Box<dyn FnMut(WalEvent) + Send> {
     Box::new(move |event| match event {
-        WalEvent::Synced { batch, hard_state, last } => {
+        WalEvent::Synced { batch, hard_state, last, cost } => {
+            metrics.note_sync(batch, cost);
             synced.send_replace(Synced { batch, hard_state, last });
         }
         WalEvent::Fetched { token, entries: Ok(entries) } => {
@@ -106,6 +110,8 @@ pub struct EntriesTask {
     pub leader: watch::Sender<Option<NodeId>>,
     /// One tick of the core's time.
     pub tick: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl EntriesTask {
@@ -177,6 +183,7 @@ impl EntriesTask {
 
     fn carry_out(&mut self, actions: EntriesActions, overflow: &mut VecDeque<ToCommits>) {
         for persist in actions.persist {
+            self.metrics.note_handed(persist.batch);
             self.log.submit(persist);
         }
         // Links first: a message may go to a node that this very step has added.
@@ -199,10 +206,14 @@ impl EntriesTask {
     fn tell(&mut self, event: Event) {
         match event {
             Event::RoleChanged { role, term, reason } => {
+                if role == RoleName::Candidate {
+                    self.metrics.elections.add();
+                }
                 tracing::info!(?role, term = term.0, reason, "role changed");
             }
             Event::LeaderChanged { leader, term } => {
                 if let Some(leader) = leader {
+                    self.metrics.leader_changes.add();
                     tracing::info!(%leader, term = term.0, "leader known");
                 } else {
                     tracing::info!(term = term.0, "leader lost");
@@ -220,6 +231,7 @@ impl EntriesTask {
                 self.peers.follow_membership(membership);
             }
             Event::Dropped { from, reason } => {
+                self.metrics.dropped_messages.add();
                 tracing::warn!(peer = %from, reason, "message from peer dropped");
             }
         }
@@ -306,7 +318,7 @@ mod tests {
     fn failure_of(purpose: FetchFor, error: ReadError) -> Option<LogFailure> {
         let (inbox, _events) = mpsc::channel(1);
         let (failed, mut failures) = mpsc::channel(1);
-        let mut tell = log_events(inbox, watch::Sender::default(), failed);
+        let mut tell = log_events(inbox, watch::Sender::default(), failed, Arc::default());
         tell(WalEvent::Fetched { token: token(purpose), entries: Err(error) });
         failures.try_recv().ok()
     }

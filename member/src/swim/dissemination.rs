@@ -16,14 +16,15 @@ pub struct Dissemination {
 
 #[derive(Clone, Debug)]
 struct Item {
-    update: Update,
+    /// As bytes: a piece is sent many times.
+    update: Vec<u8>,
     sent: u32,
 }
 
 impl Dissemination {
     /// Spreads news, in place of older news of the same member.
-    pub fn push(&mut self, update: Update) {
-        self.pending.insert(update.id, Item { update, sent: 0 });
+    pub fn push(&mut self, update: &Update) {
+        self.pending.insert(update.id, Item { update: update.encode(), sent: 0 });
     }
 
     /// Spreads no news of this member any more.
@@ -48,7 +49,7 @@ impl Dissemination {
         order.sort_unstable();
         for (_, id) in order {
             let Some(item) = self.pending.get_mut(&id) else { continue };
-            if !body.push(&item.update) {
+            if !body.push_encoded(&item.update) {
                 continue;
             }
             item.sent += 1;
@@ -87,7 +88,7 @@ mod tests {
     fn what_was_sent_least_goes_first_until_the_budget_is_spent() {
         let mut news = Dissemination::default();
         for id in [1, 2, 3] {
-            news.push(dead(id));
+            news.push(&dead(id));
         }
         assert_eq!(send(&mut news, 2, 2), [1, 2]);
         assert_eq!(send(&mut news, 2, 2), [3, 1]);
@@ -98,9 +99,9 @@ mod tests {
     #[test]
     fn newer_news_starts_with_a_fresh_budget() {
         let mut news = Dissemination::default();
-        news.push(dead(1));
+        news.push(&dead(1));
         assert_eq!(send(&mut news, 1, 2), [1]);
-        news.push(dead(1));
+        news.push(&dead(1));
         assert_eq!(send(&mut news, 1, 2), [1]);
         assert!(news.contains(MemberId(1)));
         assert_eq!(send(&mut news, 1, 2), [1]);

@@ -111,10 +111,14 @@ impl BodyWriter {
 
     /// Adds an update if it fits; tells whether it did.
     pub fn push(&mut self, update: &Update) -> bool {
-        let encoded = encode(update);
+        self.push_encoded(&update.encode())
+    }
+
+    /// The same for one that [`Update::encode`] made.
+    pub fn push_encoded(&mut self, encoded: &[u8]) -> bool {
         let fits = self.bytes.len() + encoded.len() <= self.room_bytes;
         if fits {
-            self.bytes.extend_from_slice(&encoded);
+            self.bytes.extend_from_slice(encoded);
         }
         fits
     }
@@ -156,6 +160,11 @@ fn check_ids(ids: impl IntoIterator<Item = Option<MemberId>>) -> Result<(), Malf
 }
 
 impl Update {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
     fn check(&self) -> Result<(), MalformedBody> {
         let Standing { state, incarnation } = self.standing;
         check_ids([Some(self.id), self.accuser])?;

@@ -22,6 +22,8 @@
 //! - A second direct ping goes out beside the indirect ones: losing one datagram is more likely than losing a path.
 //! - Somebody else's suspect is probed next, which finds both the confirmation and the refutation sooner.
 //! - Whoever wakes up late puts its suspicions off by the time it slept.
+//! - Nobody is buried on hearsay alone: everyone who is about to bury a suspect calls it first, twice.
+//! - Whoever accuses us of an incarnation that we have outbid is told so directly.
 
 pub mod dissemination;
 pub mod health;

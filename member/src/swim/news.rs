@@ -2,6 +2,7 @@
 
 use super::member::{Incarnation, MemberId, Standing, State};
 use super::message::Update;
+use super::suspicion::SuspicionStep;
 use super::table::Merged;
 use super::{Event, Swim};
 
@@ -21,7 +22,7 @@ impl Swim {
         match self.table.merge(&update, now_ms, &self.settings, &mut self.rng) {
             Merged::Nothing => {}
             Merged::Full => self.output.events.push(Event::TableFull { id: update.id }),
-            Merged::Confirmed => self.news.push(update),
+            Merged::Confirmed => self.news.push(&update),
             Merged::News { before } => self.pass_on(now_ms, update, before),
         }
     }
@@ -46,7 +47,7 @@ impl Swim {
         }
         // Belated words must not displace the news of the state that they arrived behind.
         let spread = if update.profile.is_some() { entry.update(update.id) } else { update };
-        self.news.push(spread);
+        self.news.push(&spread);
         if self.table.is_lonely() {
             self.timers.try_again_soon(now_ms, &self.settings);
         }
@@ -61,10 +62,27 @@ impl Swim {
         }
     }
 
-    /// The time of these suspects is over.
-    pub(super) fn bury(&mut self, now_ms: u64) {
-        for id in self.table.expired_suspects(now_ms) {
-            let Some(entry) = self.table.get(id) else { continue };
+    /// Calls suspects whose time is nearly over, and buries those whose time is.
+    pub(super) fn run_suspicions(&mut self, now_ms: u64) {
+        for (id, step) in self.table.due_suspects(now_ms, self.patience_ms()) {
+            match step {
+                SuspicionStep::Wait => {}
+                SuspicionStep::Call => {
+                    let seq = self.next_seq();
+                    self.ping(id, seq);
+                }
+                SuspicionStep::Bury => self.bury(now_ms, id),
+            }
+        }
+    }
+
+    /// How long a suspect may take to answer our call.
+    pub(super) fn patience_ms(&self) -> u64 {
+        self.health.stretch(self.settings.probe_interval_ms)
+    }
+
+    fn bury(&mut self, now_ms: u64, id: MemberId) {
+        if let Some(entry) = self.table.get(id) {
             let standing = Standing::new(State::Dead, entry.standing().incarnation);
             self.learn(now_ms, Update { id, standing, accuser: None, profile: None });
         }
@@ -123,7 +141,7 @@ impl Swim {
     pub(super) fn spread_own_news(&mut self) {
         self.view_version += 1;
         let update = self.own_update();
-        self.news.push(update);
+        self.news.push(&update);
     }
 
     pub(super) fn stop_spreading(&mut self, forgotten: &[MemberId]) {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::member::MemberId;
+use super::member::{MemberId, State};
 use super::message::{Envelope, Message, Update, decode_body};
 use super::probe::Relay;
 use super::table::Entry;
@@ -44,12 +44,22 @@ impl Swim {
             self.introduce(now_ms, from, address);
             return;
         }
+        let accused = updates.first().is_some_and(|first| self.is_accusation(first));
         let before = self.table.get(from).map(Entry::standing);
         for update in updates {
             self.learn(now_ms, update);
         }
         let after = self.table.get(from).map(Entry::standing);
+        if accused && before.is_some() {
+            self.send_own_word(from, address);
+        }
         self.on_message(now_ms, from, address, message, before != after);
+    }
+
+    /// Whoever holds something against us begins with it. It may have missed our refutation, and an accusation that we
+    /// refuted long ago makes no new one: so it is told at once.
+    fn is_accusation(&self, first: &Update) -> bool {
+        first.id == self.id && first.standing.state != State::Alive && first.standing != self.own
     }
 
     fn on_message(

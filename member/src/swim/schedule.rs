@@ -96,13 +96,14 @@ impl Swim {
         let probe_ms = self.probe.as_ref().map(Probe::wakeup_ms);
         let gossip_ms = (!self.news.is_empty()).then_some(timers.gossip_ms);
         let regular_ms = timers.probe_ms.min(timers.sync_ms).min(timers.rejoin_ms);
-        let others = [probe_ms, gossip_ms, self.relays.wakeup_ms(), self.table.next_suspicion_ms()];
+        let suspicion_ms = self.table.next_suspicion_ms(self.patience_ms());
+        let others = [probe_ms, gossip_ms, self.relays.wakeup_ms(), suspicion_ms];
         others.into_iter().flatten().fold(regular_ms, u64::min)
     }
 
     pub(super) fn run_timers(&mut self, now_ms: u64) {
         self.timers.refill(now_ms);
-        self.bury(now_ms);
+        self.run_suspicions(now_ms);
         self.run_relays(now_ms);
         self.run_probe(now_ms);
         self.run_gossip(now_ms);
@@ -164,7 +165,7 @@ impl Swim {
         self.ping(target, seq);
     }
 
-    fn ping(&mut self, target: MemberId, seq: u64) {
+    pub(super) fn ping(&mut self, target: MemberId, seq: u64) {
         if let Some(address) = self.table.get(target).map(Entry::address) {
             self.send(target, address, Message::Ping { seq });
         }

@@ -23,6 +23,13 @@ impl Swim {
         self.transmit(address, body);
     }
 
+    /// Tells someone what we say of ourselves.
+    pub(super) fn send_own_word(&mut self, to: MemberId, address: SocketAddr) {
+        let mut body = self.begin(Some(to), Message::Gossip);
+        body.push(&self.own_update());
+        self.transmit(address, body);
+    }
+
     /// Asks whoever is at `address`, or `to` if it is there, to be let in.
     pub(super) fn send_join(&mut self, address: SocketAddr, to: Option<MemberId>) {
         if self.own.state != State::Left {

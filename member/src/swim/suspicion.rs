@@ -13,6 +13,10 @@ use super::settings::{Settings, scaled};
 /// timeout = max − (max − min) · ln(c + 1) / ln(k + 1)
 ///
 /// with c confirmations of k that are wanted. k is no more than there are other members to confirm.
+///
+/// Nobody is buried on hearsay alone: in the last period before the end, which our own poor health stretches, we call
+/// the suspect ourselves, twice, and tell it what is held against it. Whoever missed the refutation, because it was
+/// stopped itself or its buffer was full, learns of it by the answer.
 #[derive(Clone, Debug)]
 pub struct Suspicion {
     started_ms: u64,
@@ -20,6 +24,26 @@ pub struct Suspicion {
     wanted: usize,
     min_ms: u64,
     max_ms: u64,
+    calls: Calls,
+}
+
+/// Our own calls to the suspect.
+#[derive(Clone, Copy, Debug)]
+enum Calls {
+    None,
+    Once { again_ms: u64, until_ms: u64 },
+    Twice { until_ms: u64 },
+}
+
+/// What a suspicion wants now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuspicionStep {
+    /// Nothing yet.
+    Wait,
+    /// Call the suspect.
+    Call,
+    /// The time to refute is over.
+    Bury,
 }
 
 impl Suspicion {
@@ -32,6 +56,35 @@ impl Suspicion {
             wanted: settings.suspicion_confirmations.min(other_witnesses),
             min_ms: settings.suspicion_min_ms(members),
             max_ms: settings.suspicion_max_ms(members),
+            calls: Calls::None,
+        }
+    }
+
+    /// What to do at `now_ms`; `patience_ms` is how long the suspect may take to answer our calls.
+    pub fn step(&mut self, now_ms: u64, patience_ms: u64) -> SuspicionStep {
+        if now_ms < self.wakeup_ms(patience_ms) {
+            return SuspicionStep::Wait;
+        }
+        match self.calls {
+            Calls::None => {
+                let until_ms = now_ms + patience_ms;
+                self.calls = Calls::Once { again_ms: now_ms + patience_ms / 2, until_ms };
+                SuspicionStep::Call
+            }
+            Calls::Once { until_ms, .. } => {
+                self.calls = Calls::Twice { until_ms };
+                SuspicionStep::Call
+            }
+            Calls::Twice { .. } => SuspicionStep::Bury,
+        }
+    }
+
+    /// When [`Suspicion::step`] has something to say.
+    pub fn wakeup_ms(&self, patience_ms: u64) -> u64 {
+        match self.calls {
+            Calls::None => self.deadline_ms().saturating_sub(patience_ms),
+            Calls::Once { again_ms, .. } => again_ms,
+            Calls::Twice { until_ms } => self.deadline_ms().max(until_ms),
         }
     }
 
@@ -50,14 +103,15 @@ impl Suspicion {
         self.accusers.contains(&member)
     }
 
-    /// When the suspect is dead unless it refutes.
-    pub fn deadline_ms(&self) -> u64 {
+    /// When the suspect is dead unless it refutes, or a little later if it was not called in time.
+    fn deadline_ms(&self) -> u64 {
         self.started_ms + self.timeout_ms()
     }
 
     /// We were away for so long: the suspect could not reach us.
     pub fn put_off(&mut self, away_ms: u64) {
         self.started_ms += away_ms;
+        self.calls = Calls::None;
     }
 
     fn timeout_ms(&self) -> u64 {
@@ -73,6 +127,7 @@ impl Suspicion {
 
 #[cfg(test)]
 mod tests {
+    use super::SuspicionStep::{Bury, Call, Wait};
     use super::*;
 
     fn timeouts(members: usize) -> Vec<u64> {
@@ -110,5 +165,32 @@ mod tests {
         let mut suspicion = Suspicion::start(0, MemberId(1), 2, &Settings::default());
         suspicion.put_off(5_000);
         assert_eq!(suspicion.deadline_ms(), 7_000);
+    }
+
+    #[test]
+    fn the_suspect_is_called_twice_before_it_is_buried() {
+        let mut suspicion = Suspicion::start(0, MemberId(1), 2, &Settings::default());
+        let steps = [1_499, 1_500, 1_749, 1_750, 1_999, 2_000].map(|ms| suspicion.step(ms, 500));
+        assert_eq!(steps, [Wait, Call, Wait, Call, Wait, Bury]);
+        assert_eq!(suspicion.wakeup_ms(500), 2_000);
+    }
+
+    #[test]
+    fn whoever_is_late_to_call_still_waits_for_the_answer() {
+        let mut suspicion = Suspicion::start(0, MemberId(1), 3, &Settings::default());
+        assert_eq!(suspicion.step(9_000, 1_000), Wait);
+        suspicion.confirm(MemberId(2));
+        let steps = [9_000, 9_500, 9_999, 10_000].map(|ms| suspicion.step(ms, 1_000));
+        assert_eq!(steps, [Call, Call, Wait, Bury]);
+    }
+
+    #[test]
+    fn after_an_absence_the_suspect_is_called_anew() {
+        let mut suspicion = Suspicion::start(0, MemberId(1), 2, &Settings::default());
+        suspicion.step(1_500, 500);
+        suspicion.step(1_750, 500);
+        suspicion.put_off(60_000);
+        assert_eq!(suspicion.wakeup_ms(500), 61_500);
+        assert_eq!(suspicion.step(62_000, 500), Call);
     }
 }

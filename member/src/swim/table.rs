@@ -1,6 +1,6 @@
 //! The view: everyone else we know of, and in which order they are probed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use rand::RngExt;
@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use super::member::{Incarnation, MemberId, Profile, Standing, State};
 use super::message::Update;
 use super::settings::{MAX_MEMBERS, Settings};
-use super::suspicion::Suspicion;
+use super::suspicion::{Suspicion, SuspicionStep};
 
 /// What we know of one other member.
 ///
@@ -89,9 +89,14 @@ pub enum Merged {
 }
 
 /// Everyone else.
+///
+/// Invariant: `live` counts the members that take part, and `suspects` are those under suspicion; every datagram asks
+/// for both.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     members: BTreeMap<MemberId, Entry>,
+    live: usize,
+    suspects: BTreeSet<MemberId>,
     round: Vec<MemberId>,
     next_in_round: usize,
     second_opinions: VecDeque<MemberId>,
@@ -116,12 +121,12 @@ impl Table {
 
     /// How many take part, ourselves included.
     pub fn live_count(&self) -> usize {
-        1 + self.members.values().filter(|entry| entry.is_live()).count()
+        1 + self.live
     }
 
     /// Whether nobody else takes part.
     pub fn is_lonely(&self) -> bool {
-        !self.members.values().any(Entry::is_live)
+        self.live == 0
     }
 
     /// At most `count` random others that `wanted` accepts.
@@ -165,11 +170,31 @@ impl Table {
         } else {
             Merged::Nothing
         };
-        let comes_back = !is_live(before) && is_live(update.standing.state);
-        if comes_back && matches!(merged, Merged::News { .. }) {
+        let after = entry.standing.state;
+        self.count(update.id, Some(before), Some(after));
+        if !is_live(before) && is_live(after) {
             self.insert_into_round(update.id, rng);
         }
         merged
+    }
+
+    /// Keeps the invariant when a member comes, changes or is forgotten.
+    fn count(&mut self, id: MemberId, before: Option<State>, after: Option<State>) {
+        self.live -= usize::from(before.is_some_and(is_live));
+        self.live += usize::from(after.is_some_and(is_live));
+        if after == Some(State::Suspect) {
+            self.suspects.insert(id);
+        } else {
+            self.suspects.remove(&id);
+        }
+    }
+
+    fn forget(&mut self, id: MemberId) -> bool {
+        let forgotten = self.members.remove(&id);
+        if let Some(entry) = &forgotten {
+            self.count(id, Some(entry.standing.state), None);
+        }
+        forgotten.is_some()
     }
 
     fn add(
@@ -197,6 +222,7 @@ impl Table {
         if entry.is_live() {
             self.insert_into_round(update.id, rng);
         }
+        self.count(update.id, None, Some(entry.standing.state));
         self.members.insert(update.id, entry);
         Merged::News { before: None }
     }
@@ -205,7 +231,7 @@ impl Table {
     fn forget_the_longest_gone(&mut self) -> bool {
         let gone = self.iter().filter(|(_, entry)| !entry.is_live());
         let longest = gone.min_by_key(|(_, entry)| entry.changed_ms).map(|(id, _)| id);
-        longest.is_some_and(|id| self.members.remove(&id).is_some())
+        longest.is_some_and(|id| self.forget(id))
     }
 
     /// Forgets those for whom `keep` is false, and returns them.
@@ -213,7 +239,7 @@ impl Table {
         let gone: Vec<_> =
             self.iter().filter(|(_, entry)| !keep(entry)).map(|(id, _)| id).collect();
         for id in &gone {
-            self.members.remove(id);
+            self.forget(*id);
         }
         gone
     }
@@ -223,21 +249,28 @@ impl Table {
         self.retain(|entry| entry.is_live() || entry.changed_ms >= before_ms)
     }
 
-    /// Suspects whose time to refute is over.
-    pub fn expired_suspects(&self, now_ms: u64) -> Vec<MemberId> {
-        self.suspicions().filter(|(_, deadline)| *deadline <= now_ms).map(|(id, _)| id).collect()
+    /// Whom a suspicion makes us call or bury now. `patience_ms` is how long a suspect may take to answer our call.
+    pub fn due_suspects(
+        &mut self,
+        now_ms: u64,
+        patience_ms: u64,
+    ) -> Vec<(MemberId, SuspicionStep)> {
+        let mut due = Vec::new();
+        for id in &self.suspects {
+            let suspicion = self.members.get_mut(id).and_then(|entry| entry.suspicion.as_mut());
+            let step = suspicion.map_or(SuspicionStep::Wait, |it| it.step(now_ms, patience_ms));
+            if step != SuspicionStep::Wait {
+                due.push((*id, step));
+            }
+        }
+        due
     }
 
-    /// When the next suspicion ends.
-    pub fn next_suspicion_ms(&self) -> Option<u64> {
-        self.suspicions().map(|(_, deadline)| deadline).min()
-    }
-
-    fn suspicions(&self) -> impl Iterator<Item = (MemberId, u64)> {
-        let running = |(id, entry): (MemberId, &Entry)| {
-            entry.suspicion.as_ref().map(|suspicion| (id, suspicion.deadline_ms()))
-        };
-        self.iter().filter_map(running)
+    /// When [`Table::due_suspects`] has something to say.
+    pub fn next_suspicion_ms(&self, patience_ms: u64) -> Option<u64> {
+        let suspicion = |id| self.members.get(id).and_then(|entry| entry.suspicion.as_ref());
+        let suspicions = self.suspects.iter().filter_map(suspicion);
+        suspicions.map(|suspicion| suspicion.wakeup_ms(patience_ms)).min()
     }
 
     /// We were away for so long: nobody could refute.
@@ -435,15 +468,20 @@ mod tests {
     fn suspicion_collects_accusers_and_expires() {
         let mut world = World::with_alive(1..5);
         world.merge(&news(1, State::Suspect, 1));
-        let first_deadline = world.table.next_suspicion_ms().unwrap();
+        let first_call_ms = world.table.next_suspicion_ms(500).unwrap();
         let second = Update { accuser: Some(MemberId(3)), ..news(1, State::Suspect, 1) };
         assert_eq!(world.merge(&second), Merged::Confirmed);
-        let deadline = world.table.next_suspicion_ms().unwrap();
-        assert!(deadline < first_deadline);
-        assert_eq!(world.table.expired_suspects(deadline - 1), []);
-        assert_eq!(world.table.expired_suspects(deadline), [MemberId(1)]);
+        let call_ms = world.table.next_suspicion_ms(500).unwrap();
+        assert!(call_ms < first_call_ms);
+        assert_eq!(world.table.due_suspects(call_ms - 1, 500), []);
+        for (after_ms, step) in
+            [(0, SuspicionStep::Call), (250, SuspicionStep::Call), (500, SuspicionStep::Bury)]
+        {
+            let due = world.table.due_suspects(call_ms + after_ms, 500);
+            assert_eq!(due, [(MemberId(1), step)], "after {after_ms} ms");
+        }
         world.merge(&alive(1, 2));
-        assert_eq!(world.table.next_suspicion_ms(), None);
+        assert_eq!(world.table.next_suspicion_ms(500), None);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What must not happen: the living are not buried, and the dead do not rise.
 
-use member::swim::State;
+use member::codec::{Codec, MAX_DATAGRAM_BYTES};
+use member::key::{KeyRing, NONCE_BYTES};
+use member::swim::message::{BodyWriter, Envelope, Message, Update};
+use member::swim::{Incarnation, Standing, State, Tags};
 
 use crate::world::World;
 
@@ -70,6 +73,45 @@ fn a_suspicion_does_not_run_out_while_we_sleep() {
         });
         assert_eq!(buried, None, "seed {seed}");
     }
+}
+
+/// Found among a hundred members that pause: whoever woke with old accusations in its buffer, and had missed that they
+/// were refuted, buried members that all others knew to be alive, because an accusation of an old incarnation was not
+/// worth an answer to the accused.
+#[test]
+fn whoever_missed_a_refutation_buries_nobody() {
+    for seed in 0..20 {
+        let mut world = World::converged(seed, 5);
+        world.run(5_000);
+        let accused = world.nodes[1].id;
+        let old = world.nodes[1].swim.as_ref().unwrap().own_standing().incarnation;
+        // Member 2 does not hear that 1 has a new incarnation.
+        world.groups[2] = 1;
+        world.set_tags(1, Tags { role: "voter".to_owned(), ..Tags::default() });
+        world.run(1_500);
+        world.groups[2] = 0;
+        world.beliefs.clear();
+        for accuser in [3, 4] {
+            accuse(&mut world, accuser, 2, 1, old);
+        }
+        world.run(20_000);
+        let buried = world.beliefs.iter().find(|belief| {
+            belief.observer == 2 && belief.subject == accused && belief.state == State::Dead
+        });
+        assert_eq!(buried, None, "seed {seed}");
+    }
+}
+
+/// `accuser` tells `hearer` that it suspects that incarnation of `accused`.
+fn accuse(world: &mut World, accuser: usize, hearer: usize, accused: usize, of: Incarnation) {
+    let [from, to, accused] = [accuser, hearer, accused].map(|node| world.nodes[node].id);
+    let envelope = Envelope { from, to: Some(to), message: Message::Gossip };
+    let mut body = BodyWriter::new(envelope, MAX_DATAGRAM_BYTES);
+    let standing = Standing::new(State::Suspect, of);
+    assert!(body.push(&Update { id: accused, standing, accuser: Some(from), profile: None }));
+    let datagram = Codec::new(None, KeyRing::default()).wrap(&body.finish(), &[0; NONCE_BYTES]);
+    let (now_ms, address) = (world.now_ms, world.nodes[accuser].address);
+    world.call(hearer, |swim| swim.handle(now_ms, address, &datagram));
 }
 
 #[test]

@@ -34,6 +34,9 @@ pub trait ClientService {
     async fn members() -> Vec<MemberStatus>;
     /// Fulfils an operator's wish, as far as it can be, and waits for what came of it.
     async fn operate(request: Operate) -> Result<Operated, OperationError>;
+    /// Tells what this raft process logs, and changes it first if a filter is given: until the process ends, or reads its
+    /// settings again. The error says why the filter cannot be used; then nothing was changed.
+    async fn log_filter(filter: Option<String>) -> Result<LogFilter, String>;
 }
 
 /// Asks for a session.
@@ -92,6 +95,13 @@ pub struct LeaderHint {
     pub node: u64,
     /// `host:port` of its raft port.
     pub address: String,
+}
+
+impl LeaderHint {
+    /// As JSON, with the id in hexadecimal.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "id": format!("{:016x}", self.node), "address": self.address })
+    }
 }
 
 /// Why a submit has no result.
@@ -235,6 +245,19 @@ pub struct NodeStatus {
     pub fsync: bool,
     /// Program version.
     pub version: String,
+    /// `host:port` of its HTTP port.
+    pub http_address: String,
+}
+
+impl NodeStatus {
+    /// As JSON: its fields by name, every id in hexadecimal.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = serde_json::json!(self);
+        if let Some(leader) = &self.leader {
+            value["leader"] = leader.to_json();
+        }
+        value
+    }
 }
 
 /// One node, as gossip and the configuration see it.
@@ -252,6 +275,17 @@ pub struct MemberStatus {
     pub raft_address: String,
     /// `host:port` of its gossip port; empty when unseen.
     pub gossip_address: String,
+    /// `host:port` of its HTTP port.
+    pub http_address: String,
+}
+
+/// What a process logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFilter {
+    /// Human name of the node.
+    pub node: String,
+    /// A level, and levels of modules, as `--log` takes them.
+    pub filter: String,
 }
 
 /// Why a client has no connection.

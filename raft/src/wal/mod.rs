@@ -45,7 +45,7 @@ use std::sync::Arc;
 
 pub use self::disk::{Disk, DiskFile, RealDisk};
 pub use self::error::{Damage, DiskError, Impossible, OpenError, ReadError, WriteError};
-pub use self::writer::{WalEvent, Writer};
+pub use self::writer::{SyncCost, WalEvent, Writer};
 
 use self::block::BLOCK_BYTES;
 use self::frame::FrameBuffer;

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::{Durable, ReadError, Wal, WriteError};
 use crate::consensus::{BatchNo, Entry, HardState, Index, LogId, Persist, SnapshotMeta};
@@ -25,6 +26,8 @@ pub enum WalEvent {
         hard_state: HardState,
         /// Durable end of the log.
         last: LogId,
+        /// What it took.
+        cost: SyncCost,
     },
     /// Answers [`Writer::fetch`].
     Fetched {
@@ -35,6 +38,17 @@ pub enum WalEvent {
     },
     /// The log is over and the thread has ended: end the process. Reported once; nothing follows.
     Failed(WriteError),
+}
+
+/// What making one drained mailbox durable took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncCost {
+    /// Time of the write and its sync.
+    pub took: Duration,
+    /// Entries in it.
+    pub entries: usize,
+    /// Bytes that all segments take on disk afterwards.
+    pub disk_bytes: u64,
 }
 
 /// Handle to the thread. Dropping it lets the thread finish what was submitted; [`Writer::close`] also waits for that.
@@ -206,10 +220,16 @@ impl Worker {
         if self.batches.is_empty() {
             return Ok(());
         }
+        let begun = Instant::now();
         let Durable { batch, hard_state, last } = self.wal.append(&self.batches)?;
+        let cost = SyncCost {
+            took: begun.elapsed(),
+            entries: self.batches.iter().map(|batch| batch.append.len()).sum(),
+            disk_bytes: self.wal.disk_bytes(),
+        };
         let bytes = self.batches.drain(..).map(|batch| weight_bytes(&batch)).sum();
         self.shared.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        (self.on_event)(WalEvent::Synced { batch, hard_state, last });
+        (self.on_event)(WalEvent::Synced { batch, hard_state, last, cost });
         Ok(())
     }
 }

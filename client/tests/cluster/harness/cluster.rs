@@ -99,6 +99,11 @@ impl Cluster {
         self.nodes[node].raft()
     }
 
+    /// `host:port` of one node's HTTP port.
+    pub(crate) fn http(&self, node: usize) -> String {
+        self.nodes[node].address(Program::Raft, "http")
+    }
+
     /// What a node says of itself, if it answers.
     pub(crate) async fn status(&self, node: usize) -> Option<NodeStatus> {
         let (client, _) = client::connect(&self.endpoint(node), 0, STATUS_TIMEOUT).await.ok()?;

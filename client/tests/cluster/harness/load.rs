@@ -12,10 +12,35 @@ use tokio::task::JoinSet;
 
 use super::caller::Caller;
 use super::cluster::Cluster;
+use super::http::HttpCaller;
 use super::wait::eventually;
 
 /// Clients at once, each with one command under way.
 pub(crate) const CLIENTS: usize = 16;
+
+/// A client with one command under way at a time, which is repeated until it is applied.
+pub(crate) trait Adds: Send + 'static {
+    /// Opens a session, so that retries are safe.
+    fn open_session(&mut self) -> impl Future<Output = ()> + Send;
+    /// Adds one; the new number, unless it is no longer kept.
+    fn increment(&mut self, key: &str) -> impl Future<Output = Option<i64>> + Send;
+    /// Why attempts failed that were repeated, oldest first.
+    fn failures(self) -> Vec<String>;
+}
+
+impl Adds for Caller {
+    async fn open_session(&mut self) {
+        Caller::open_session(self).await;
+    }
+
+    async fn increment(&mut self, key: &str) -> Option<i64> {
+        Caller::increment(self, key).await
+    }
+
+    fn failures(self) -> Vec<String> {
+        self.failures
+    }
+}
 
 /// Load under way.
 pub(crate) struct Load {
@@ -47,12 +72,21 @@ struct AckState {
 impl Load {
     /// Starts the clients, spread over all nodes.
     pub(crate) fn start(cluster: &Cluster, name: &'static str) -> Self {
+        Self::start_with(name, |client| Caller::new(cluster.endpoints(), client))
+    }
+
+    /// The same by HTTP.
+    pub(crate) fn start_http(cluster: &Cluster, name: &'static str) -> Self {
+        let addresses: Vec<_> = cluster.numbers().map(|node| cluster.http(node)).collect();
+        Self::start_with(name, |client| HttpCaller::new(addresses.clone(), client))
+    }
+
+    fn start_with<C: Adds>(name: &'static str, make: impl Fn(usize) -> C) -> Self {
         let (stop, stopping) = watch::channel(false);
         let acks = Arc::<Acks>::default();
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
-            let caller = Caller::new(cluster.endpoints(), client);
-            clients.spawn(run(name, client, caller, Arc::clone(&acks), stopping.clone()));
+            clients.spawn(run(name, client, make(client), Arc::clone(&acks), stopping.clone()));
         }
         Self { name, stop, clients, acks }
     }
@@ -96,7 +130,7 @@ impl Acks {
 async fn run(
     name: &'static str,
     client: usize,
-    mut caller: Caller,
+    mut caller: impl Adds,
     acks: Arc<Acks>,
     stopping: watch::Receiver<bool>,
 ) -> Account {
@@ -111,7 +145,7 @@ async fn run(
         account.serials += 1;
         acks.add(begun);
     }
-    account.failures = caller.failures;
+    account.failures = caller.failures();
     account
 }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod caller;
 pub(crate) mod cluster;
+pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod process;

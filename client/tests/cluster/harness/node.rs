@@ -210,7 +210,7 @@ impl Node {
                 ("rpc", "--rpc-port"),
             ],
             Program::StateMachine => &[("tcp", "--port")],
-            Program::Raft => &[("raft", "--raft-port")],
+            Program::Raft => &[("raft", "--raft-port"), ("http", "--http-port")],
         };
         let Some(addresses) = self.addresses.get(&program) else { return Vec::new() };
         let kept = |(name, flag): &(&str, &str)| {
