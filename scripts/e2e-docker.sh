@@ -9,6 +9,7 @@
 # Exit code 77: skipped, as there is no engine to be had. By environment:
 #
 #   COMPOSE     the compose command                              [docker-compose if it is there, else docker compose]
+#   BIN         directory of ready binaries, for the client on this machine and for --quick; none are built then
 #   E2E_PORT    where the introducer's raft port is published; its HTTP port one below        [chosen by process id]
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
@@ -31,7 +32,7 @@ export COMPOSE_PROJECT_NAME=$project COMPOSE_FILE=docker-compose.yml
 # --- What is run, and what goes wrong ---------------------------------------------------------------------------------
 
 work=$(mktemp -d)
-engine='' writers='' leader='' failed='' began=$SECONDS
+engine='' forwarding='' writers='' leader='' failed='' began=$SECONDS
 touch "$work/answers"
 
 compose() {
@@ -86,6 +87,7 @@ answers_engine() {
 start_engine() {
   local deadline=$((SECONDS + 30))
   [[ $(id -u) == 0 ]] && command -v dockerd >/dev/null || return 1
+  forwarding=$(iptables -S FORWARD 2>/dev/null | head -n 1)
   setsid dockerd >"$work/dockerd.log" 2>&1 &
   engine=$!
   until answers_engine; do
@@ -100,7 +102,7 @@ start_engine() {
 stop_engine() {
   kill "$engine" && wait "$engine" 2>/dev/null
   # It leaves the machine forwarding nothing.
-  iptables -P FORWARD ACCEPT 2>/dev/null
+  [[ $forwarding != *ACCEPT ]] || iptables -P FORWARD ACCEPT
 }
 
 prepare() {
@@ -120,15 +122,18 @@ prepare() {
 # --- What is there ----------------------------------------------------------------------------------------------------
 
 build_client() {
-  cargo build --release --locked --workspace --bins || fail "cargo build failed"
-  client=${CARGO_TARGET_DIR:-target}/release/raft-client
+  if [[ -z ${BIN:-} ]]; then
+    cargo build --release --locked --workspace --bins || fail "cargo build failed"
+    BIN=${CARGO_TARGET_DIR:-target}/release
+  fi
+  client=$BIN/raft-client
 }
 
 # The last stage of the Dockerfile on the binaries of this machine.
 build_quickly() {
   local context=docker/prebuilt name
   rm -rf "$context" && mkdir -p "$context"/{bin,scripts,docker}
-  for name in member raft raft-client state-machine; do cp "${client%/*}/$name" "$context/bin/"; done
+  for name in member raft raft-client state-machine; do cp "$BIN/$name" "$context/bin/"; done
   cp scripts/node.sh "$context/scripts/"
   cp docker/start.sh "$context/docker/"
   {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use raft_client::bench::{Aim, Plan};
-use raft_client::{DEFAULT_ENDPOINT, Endpoint, EndpointError, Stamp};
+use raft_client::{
+    DEFAULT_ENDPOINT, DEFAULT_LIST_PAIRS, Endpoint, EndpointError, MAX_LIST_PAIRS, Stamp,
+};
 
 use crate::output::Format;
 
@@ -104,6 +106,46 @@ pub(crate) enum Verb {
         #[arg(default_value = "1", allow_negative_numbers = true)]
         by: i64,
     },
+    /// Set KEY to VALUE if its present value is EXPECTED; else refuse, and tell the present one
+    #[command(
+        name = "CAS",
+        override_usage = "raft-client CAS [OPTIONS] <KEY> <EXPECTED> <VALUE>...\n       raft-client CAS [OPTIONS] --absent <KEY> <VALUE>..."
+    )]
+    Cas {
+        /// Set KEY if it is not there, and name no EXPECTED
+        #[arg(long)]
+        absent: bool,
+        /// 1 to 4096 bytes
+        key: String,
+        /// EXPECTED, one word (quote it if it has spaces), then the words of VALUE, joined by one space; up to 1 MiB - 8 KiB in all
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        values: Vec<String>,
+    },
+    /// Put the words of VALUE, joined by one space, behind the value of KEY, and print its new length in bytes
+    #[command(name = "APPEND")]
+    Append {
+        /// 1 to 4096 bytes
+        key: String,
+        /// Up to 1 MiB - 8 KiB together with what is there
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        value: Vec<String>,
+    },
+    /// Print keys that begin with PREFIX and their values, in the order of the keys' bytes
+    #[command(name = "LIST")]
+    List {
+        /// Without it, all keys
+        #[arg(default_value = "")]
+        prefix: String,
+        /// At most so many, 1 to 10000; an answer also ends at 1 MiB, and says if there is more
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_LIST_PAIRS, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LIST_PAIRS)))]
+        limit: u32,
+        /// Only keys that come after this one: the last key of the answer before
+        #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+        after: String,
+        /// Without the values
+        #[arg(long)]
+        keys_only: bool,
+    },
     /// Have the words of TEXT, joined by one space, applied by any state machine, and print its answer
     Submit {
         /// Up to 1 MiB in all
@@ -124,6 +166,11 @@ pub(crate) enum Verb {
     },
     /// Who is there, as gossip and the configuration see it
     Members,
+    /// Print what the raft process of a node logs (the first that answers; see --endpoints), or change it
+    LogFilter {
+        /// A level, and levels of modules, such as `info,raft::consensus=debug`; until the process ends or gets SIGHUP
+        filter: Option<String>,
+    },
     /// Have the leader hand leadership to NODE
     Transfer {
         /// Name, id or address of a voter, or how one of these begins [default: the voter that is best caught up]
@@ -172,10 +219,15 @@ impl Cli {
             return Ok(None);
         };
         match self.verb {
-            Verb::Put { .. } | Verb::Del { .. } | Verb::Incr { .. } | Verb::Submit { .. } => {
-                Ok(Some(Stamp { session, sequence }))
-            }
+            Verb::Put { .. }
+            | Verb::Del { .. }
+            | Verb::Incr { .. }
+            | Verb::Cas { .. }
+            | Verb::Append { .. }
+            | Verb::Submit { .. } => Ok(Some(Stamp { session, sequence })),
             Verb::Get { .. }
+            | Verb::List { .. }
+            | Verb::LogFilter { .. }
             | Verb::Query { .. }
             | Verb::Status { .. }
             | Verb::Members
@@ -184,7 +236,8 @@ impl Cli {
             | Verb::Transfer { .. }
             | Verb::Campaign { .. }
             | Verb::Leave { .. } => {
-                Err("--session and --sequence are for writes: PUT, DEL, INCR and submit".to_owned())
+                let writes = "PUT, DEL, INCR, CAS, APPEND and submit";
+                Err(format!("--session and --sequence are for writes: {writes}"))
             }
         }
     }
@@ -295,6 +348,22 @@ mod tests {
     }
 
     #[test]
+    fn an_expected_value_is_the_first_word_unless_none_is_expected() {
+        let cases: &[(&[&str], bool, &[&str])] = &[
+            (&["cas", "k", "old", "new", "words"], false, &["old", "new", "words"]),
+            (&["CAS", "k", "old words", "-1"], false, &["old words", "-1"]),
+            (&["CAS", "--absent", "k", "new"], true, &["new"]),
+            (&["CAS", "k", "--absent", "new"], true, &["new"]),
+            (&["CAS", "k", "old", "--absent"], false, &["old", "--absent"]),
+        ];
+        for (words, wanted_absent, wanted_values) in cases {
+            let Verb::Cas { absent, key, values } = parse(words).unwrap().verb else { panic!() };
+            assert_eq!((absent, key.as_str()), (*wanted_absent, "k"), "{words:?}");
+            assert_eq!(values, *wanted_values, "{words:?}");
+        }
+    }
+
+    #[test]
     fn negative_steps_are_numbers() {
         let Verb::Incr { by, .. } = parse(&["INCR", "k", "-5"]).unwrap().verb else { panic!() };
         assert_eq!(by, -5);
@@ -311,6 +380,12 @@ mod tests {
             &["GET", "k", "j"],
             &["INCR", "k", "x"],
             &["INCR", "k", "9223372036854775808"],
+            &["CAS", "k"],
+            &["CAS", "k", "--absent"],
+            &["APPEND", "k"],
+            &["LIST", "a", "b"],
+            &["LIST", "--limit", "0"],
+            &["LIST", "--limit", "10001"],
             &["submit"],
             &["status", "--timeout-ms", "0"],
             &["status", "--timeout-ms", "3600001"],

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use raft::rpc::client::{
-    ClientServiceClient, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, OpenSession, Outcome, Query,
-    SESSION_WINDOW, Submit, Submitted,
+    ClientServiceClient, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, OpenSession,
+    Outcome, Query, SESSION_WINDOW, Submit, Submitted,
 };
 use raft::rpc::wire::Endpoint;
 use tarpc::client::RpcError;
@@ -142,6 +142,20 @@ impl Client {
     pub async fn members(&self) -> Result<Vec<MemberStatus>, Error> {
         let answer = self.pursuer.pursue(self.deadline(), ask_members).await;
         answer.map_err(GivenUp::of_read)
+    }
+
+    /// What the raft process of a node logs, the first that answers; with a filter, changes it before.
+    ///
+    /// # Errors
+    /// Nobody answers, or the filter is none.
+    pub async fn log_filter(&self, filter: Option<String>) -> Result<LogFilter, Error> {
+        let ask = |client: ClientServiceClient, context| {
+            let filter = filter.clone();
+            async move { client.log_filter(context, filter).await.map(Ok::<_, Infallible>) }
+        };
+        let answer = self.pursuer.pursue(self.deadline(), ask).await;
+        let told = answer.map_err(GivenUp::of_read)?;
+        told.map_err(|reason| Refusal::LogFilter { reason }.into())
     }
 
     fn deadline(&self) -> Instant {

@@ -138,6 +138,12 @@ pub enum Refusal {
         /// The one that answers.
         theirs: u128,
     },
+    /// The log filter is none.
+    #[error("{reason}")]
+    LogFilter {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Something else than a raft process of a fitting version answers there.
     #[error("{what}; check that this is the raft port of a node, and the versions of both sides")]
     WrongService {

@@ -62,6 +62,7 @@ mod tests {
             member: member.to_owned(),
             fsync: true,
             version: "0".to_owned(),
+            http_address: String::new(),
         }
     }
 

@@ -27,7 +27,7 @@
 //! | `leader`, `backoff` | which node to ask (pure), and when again (pure) |
 //! | `connections`, `discovery` | shared connections, the pinned cluster; other nodes' addresses |
 //! | `endpoints` | where the list of nodes comes from |
-//! | [`bench`] | load from many clients, measured |
+//! | [`mod@bench`] | load from many clients, measured |
 
 mod backoff;
 pub mod bench;
@@ -51,8 +51,10 @@ pub use options::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ENDPOINT, DEFAULT_PATIENCE, DEFAULT_TIMEOUT, Options,
 };
 pub use raft::rpc::client::{
-    LeaderHint, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, SESSION_WINDOW,
+    LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, SESSION_WINDOW,
 };
 pub use raft::rpc::operation::OperationError;
 pub use raft::rpc::wire::{Endpoint, EndpointError};
 pub use session::Stamp;
+pub use state_machine::kv::command::Swap;
+pub use state_machine::kv::list::{DEFAULT_LIST_PAIRS, List, MAX_LIST_PAIRS, Range};

@@ -77,6 +77,7 @@ mod tests {
             configured: configured.to_owned(),
             raft_address: format!("host:{port}"),
             gossip_address: String::new(),
+            http_address: String::new(),
         }
     }
 

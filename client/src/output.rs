@@ -8,7 +8,9 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use raft_client::{Answer, Endpoint, Error, LeaderHint, MemberStatus, NodeStatus, Receipt, Stamp};
+use raft_client::{
+    Answer, Endpoint, Error, LeaderHint, List, LogFilter, MemberStatus, NodeStatus, Receipt, Stamp,
+};
 use serde_json::{Value, json};
 
 use crate::measure::Measured;
@@ -30,6 +32,10 @@ pub(crate) enum Report {
     Value { key: String, value: Bytes, read_index: u64 },
     Removed { key: String, receipt: Receipt<bool> },
     Number { key: String, receipt: Receipt<i64> },
+    Swapped { key: String, value: String, receipt: Receipt<()> },
+    Length { key: String, receipt: Receipt<u64> },
+    Listed { answer: Answer<List> },
+    LogFilter(LogFilter),
     Submitted { receipt: Receipt<Bytes> },
     Answered { answer: Answer<Bytes> },
     Status(Box<NodeStatus>),
@@ -64,6 +70,20 @@ impl Report {
                 Some(number) => number.to_string(),
                 None => no_longer_kept(receipt.index),
             },
+            Self::Swapped { key, value, receipt } => match receipt.result {
+                Some(()) => format!("Success! Set \"{key}\" to: \"{value}\""),
+                // Without its result it is not known whether the values were the same.
+                None => format!(
+                    "It was decided before, at index {}; whether it was done is no longer kept: GET it",
+                    receipt.index
+                ),
+            },
+            Self::Length { receipt, .. } => match receipt.result {
+                Some(bytes) => bytes.to_string(),
+                None => no_longer_kept(receipt.index),
+            },
+            Self::Listed { answer } => lines_of_list(&answer.result),
+            Self::LogFilter(LogFilter { node, filter }) => format!("{node} logs {filter}"),
             Self::Submitted { receipt } => match &receipt.result {
                 Some(result) if result.is_empty() => {
                     format!("Success! Applied at index {}", receipt.index)
@@ -96,6 +116,20 @@ impl Report {
             }
             Self::Number { key, receipt } => {
                 json_of_write(receipt, [("key", json!(key)), ("value", json!(receipt.result))])
+            }
+            Self::Swapped { key, value, receipt } => {
+                let swapped = json!(receipt.result.map(|()| true));
+                json_of_write(
+                    receipt,
+                    [("key", json!(key)), ("value", json!(value)), ("swapped", swapped)],
+                )
+            }
+            Self::Length { key, receipt } => {
+                json_of_write(receipt, [("key", json!(key)), ("bytes", json!(receipt.result))])
+            }
+            Self::Listed { answer } => json_of_list(answer),
+            Self::LogFilter(LogFilter { node, filter }) => {
+                json!({ "node": node, "filter": filter })
             }
             Self::Submitted { receipt } => {
                 let result = receipt.result.as_ref();
@@ -136,6 +170,15 @@ pub(crate) fn explain_json(failure: &Failure) -> String {
     if let Failure::Election(measured) = failure {
         object["message"] = json!(format!("an election happened: {}", measured.terms()));
         object["measured"] = measured.json();
+    }
+    if let Failure::Mismatch { key, present, index, stamp } = failure {
+        object["key"] = json!(key);
+        let none = ("present", Value::Null);
+        let (name, value) =
+            present.as_ref().map_or(none, |value| json_of_bytes("present", "present_hex", value));
+        object[name] = value;
+        object["index"] = json!(index);
+        add_stamp(&mut object, *stamp);
     }
     if let Failure::Request(Error::CommittedNotApplied { index, .. }) = failure {
         object["index"] = json!(index);
@@ -186,6 +229,53 @@ fn json_of_bytes(
             (name_hex, json!(hex))
         }
     }
+}
+
+/// A pair per line; what would spoil a line is shown escaped.
+fn lines_of_list(list: &List) -> String {
+    let shown = |bytes: &Bytes| match str::from_utf8(bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    };
+    let mut lines: Vec<String> = list
+        .pairs
+        .iter()
+        .map(|(key, value)| match value {
+            Some(value) => format!("{} = {}", shown(key), shown(value)),
+            None => shown(key),
+        })
+        .collect();
+    match list.pairs.last() {
+        None => lines.push("No such keys".to_owned()),
+        Some((key, _)) if list.more => {
+            lines.push(format!("… there is more: go on with --after '{}'", shown(key)));
+        }
+        Some(_) => {}
+    }
+    lines.join("\n")
+}
+
+fn json_of_list(answer: &Answer<List>) -> Value {
+    let pair = |(key, value): &(Bytes, Option<Bytes>)| {
+        let (name, key) = json_of_bytes("key", "key_hex", key);
+        let mut object = json!({ name: key });
+        if let Some(value) = value {
+            let (name, value) = json_of_bytes("value", "value_hex", value);
+            object[name] = value;
+        }
+        object
+    };
+    let List { pairs, more } = &answer.result;
+    let mut object = json!({
+        "pairs": pairs.iter().map(pair).collect::<Value>(),
+        "more": more,
+        "read_index": answer.read_index,
+    });
+    if let Some((last, _)) = pairs.last().filter(|_| *more) {
+        let (name, last) = json_of_bytes("after", "after_hex", last);
+        object[name] = last;
+    }
+    object
 }
 
 fn json_of_one((endpoint, status): &(Endpoint, Result<NodeStatus, String>)) -> Value {
@@ -342,6 +432,42 @@ mod tests {
         let report = Report::Value { key: "k".to_owned(), value, read_index: 3 };
         assert_eq!(report.text(Format::Human), b"\xff\x00\n");
         assert_eq!(json(&report), json!({ "key": "k", "value_hex": "ff00", "read_index": 3 }));
+    }
+
+    #[test]
+    fn lists_say_whether_and_how_to_go_on() {
+        let pair = |key: &'static [u8], value: Option<&'static [u8]>| {
+            (Bytes::from_static(key), value.map(Bytes::from_static))
+        };
+        let listed = |pairs, more| Report::Listed {
+            answer: Answer { read_index: 9, result: List { pairs, more } },
+        };
+        let some = listed(vec![pair(b"a", Some(b"1")), pair(b"b", Some(b"x\ny\xff"))], true);
+        let lines = "a = 1\nb = x\\ny\\xff\n… there is more: go on with --after 'b'\n";
+        assert_eq!(human(&some), lines);
+        let expected = json!({
+            "pairs": [{ "key": "a", "value": "1" }, { "key": "b", "value_hex": "780a79ff" }],
+            "more": true, "after": "b", "read_index": 9
+        });
+        assert_eq!(json(&some), expected);
+        assert_eq!(human(&listed(vec![pair(b"a", None)], false)), "a\n");
+        assert_eq!(human(&listed(Vec::new(), false)), "No such keys\n");
+        let none = json!({ "pairs": [], "more": false, "read_index": 9 });
+        assert_eq!(json(&listed(Vec::new(), false)), none);
+    }
+
+    #[test]
+    fn a_mismatch_tells_what_is_there() {
+        let stamp = Stamp { session: 0x2a, sequence: 7 };
+        let mismatch =
+            |present| Failure::Mismatch { key: "k".to_owned(), present, index: 12, stamp };
+        let there = mismatch(Some(Bytes::from_static(b"old")));
+        assert_eq!((there.exit_code(), there.kind()), (1, "mismatch"));
+        assert_eq!(explain(&there), "raft-client: refused: \"k\" is \"old\"\n");
+        let told: Value = serde_json::from_str(&explain_json(&there)).unwrap();
+        assert_eq!((&told["present"], &told["index"]), (&json!("old"), &json!(12)));
+        let absent: Value = serde_json::from_str(&explain_json(&mismatch(None))).unwrap();
+        assert_eq!(absent["present"], Value::Null);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_client::endpoints::{DEFAULT_FILE, EndpointsError, Sources};
-use raft_client::{Client, Error, Options, Refusal, bench};
+use raft_client::{Client, Error, Options, Range, Receipt, Refusal, Stamp, Swap, bench};
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Common, Verb};
@@ -33,6 +33,18 @@ pub(crate) enum Failure {
         key: String,
         /// It was not there after all commands up to here.
         read_index: u64,
+    },
+    /// The value at the key of a CAS is another one.
+    #[error("refused: {}", present_value(key, present.as_ref()))]
+    Mismatch {
+        /// The key.
+        key: String,
+        /// The present value.
+        present: Option<Bytes>,
+        /// Where the CAS stands in the log.
+        index: u64,
+        /// Under which name it was sent.
+        stamp: Stamp,
     },
     /// The cluster's answer, or the lack of one.
     #[error(transparent)]
@@ -74,6 +86,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NotFound { .. }
+            | Self::Mismatch { .. }
             | Self::Unhealthy { .. }
             | Self::Name(_)
             | Self::Election(_)
@@ -106,6 +119,7 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Endpoints(_) => "usage",
             Self::NotFound { .. } => "not-found",
+            Self::Mismatch { .. } => "mismatch",
             Self::Bench(trouble) => trouble.kind.name(),
             Self::Election(_) => "election",
             Self::Unhealthy { .. } => "unhealthy",
@@ -120,6 +134,13 @@ impl Failure {
             Self::Start(_) => "not-started",
             Self::Print(_) => "not-printed",
         }
+    }
+}
+
+fn present_value(key: &str, present: Option<&Bytes>) -> String {
+    match present {
+        Some(value) => format!("\"{key}\" is \"{}\"", String::from_utf8_lossy(value)),
+        None => format!("there is no key \"{key}\""),
     }
 }
 
@@ -182,6 +203,16 @@ async fn ask(client: &Client, options: Options, verb: Verb) -> Result<Report, Fa
             let receipt = client.incr(key.clone(), by).await?;
             Ok(Report::Number { key, receipt })
         }
+        Verb::Cas { absent, key, values } => compare_and_set(client, absent, key, values).await,
+        Verb::Append { key, value } => {
+            let receipt = client.append(key.clone(), value.join(" ")).await?;
+            Ok(Report::Length { key, receipt })
+        }
+        Verb::List { prefix, limit, after, keys_only } => {
+            let range = Range { prefix: prefix.into(), after: after.into(), limit, keys_only };
+            Ok(Report::Listed { answer: client.list(range).await? })
+        }
+        Verb::LogFilter { filter } => Ok(Report::LogFilter(client.log_filter(filter).await?)),
         Verb::Submit { text } => {
             let receipt = client.submit(Bytes::from(text.join(" "))).await?;
             Ok(Report::Submitted { receipt })
@@ -220,6 +251,29 @@ async fn named_or_asked(client: &Client, name: Option<String>) -> Result<u64, Fa
     match name {
         Some(name) => Ok(naming::find(&client.members().await?, &name)?),
         None => Ok(naming::id_of(&client.status().await?.id)?),
+    }
+}
+
+async fn compare_and_set(
+    client: &Client,
+    absent: bool,
+    key: String,
+    mut values: Vec<String>,
+) -> Result<Report, Failure> {
+    if !absent && values.len() < 2 {
+        let wanted = "CAS KEY EXPECTED VALUE, or CAS --absent KEY VALUE: the new value is missing";
+        return Err(Failure::Usage(wanted.to_owned()));
+    }
+    let expected = (!absent).then(|| Bytes::from(values.remove(0)));
+    let value = values.join(" ");
+    let receipt = client.compare_and_set(key.clone(), expected, value.clone()).await?;
+    let Receipt { stamp, index, result } = receipt;
+    match result {
+        Some(Swap::Mismatch { present }) => Err(Failure::Mismatch { key, present, index, stamp }),
+        Some(Swap::Done) => {
+            Ok(Report::Swapped { key, value, receipt: Receipt { stamp, index, result: Some(()) } })
+        }
+        None => Ok(Report::Swapped { key, value, receipt: Receipt { stamp, index, result: None } }),
     }
 }
 

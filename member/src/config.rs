@@ -191,7 +191,11 @@ impl Flags {
             .map_err(|error| wrong(&error))?;
         if let Some(path) = &self.gossip_key_file {
             let wrong = |reason: &dyn std::fmt::Display| {
-                sources.wrong("gossip_key_file", format_args!("{path:?}"), reason)
+                sources.wrong(
+                    "gossip_key_file",
+                    format_args!("{:?}", path.to_string_lossy()),
+                    reason,
+                )
             };
             let text = std::fs::read_to_string(path)
                 .map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;

@@ -72,9 +72,9 @@ pub fn decode(prev: LogId, buffer: &Bytes) -> Result<Vec<Entry>, MalformedEntrie
         let payload = match kind {
             NOOP if start == end => Payload::Noop,
             COMMAND => Payload::Command(buffer.slice(start..end)),
-            MEMBERSHIP => Payload::Membership(
+            MEMBERSHIP => Payload::Membership(Box::new(
                 decode_membership(&buffer[start..end]).ok_or(malformed("not a membership"))?,
-            ),
+            )),
             _ => return Err(malformed("unknown kind")),
         };
         entries.push(Entry { id, payload });
@@ -115,7 +115,7 @@ mod tests {
             Payload::Noop,
             Payload::Command(Bytes::from_static(b"PUT a b")),
             Payload::Command(Bytes::new()),
-            Payload::Membership(membership),
+            Payload::Membership(Box::new(membership)),
         ];
         let entries = (10..).zip(payloads).map(|(index, payload)| Entry {
             id: LogId::new(Term(index / 5), Index(index)),

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::consensus::Index;
     use crate::identity::DataDir;
-    use crate::rpc::peer::{Forward, PeerService};
+    use crate::rpc::peer::{Answers, Forward, PeerService};
 
     const CLUSTER: u128 = 9;
     const PEER: u64 = 7;
@@ -311,6 +311,6 @@ mod tests {
         let last = peer.clone().forward_rest(context, rest).await;
         assert_eq!((last.places, last.rest), (vec![0], None));
         let again = peer.forward_rest(context, rest).await;
-        assert_eq!(again, crate::rpc::peer::Answers::default(), "asked for once");
+        assert_eq!(again, Answers::default(), "asked for once");
     }
 }

@@ -74,7 +74,7 @@ fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         2 => Just(Payload::Noop),
         6 => any::<u8>().prop_map(|byte| Payload::Command(Bytes::from(vec![byte]))),
-        2 => any_membership().prop_map(Payload::Membership),
+        2 => any_membership().prop_map(|membership| Payload::Membership(Box::new(membership))),
     ]
 }
 

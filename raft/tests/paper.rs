@@ -28,7 +28,8 @@ fn voted(term: u64, vote: Option<u64>, log_terms: &[u64]) -> Node {
 }
 
 fn log(terms: &[u64]) -> Vec<Entry> {
-    let first = Entry { id: id(1, 1), payload: Payload::Membership(membership(&[1, 2, 3], &[])) };
+    let first =
+        Entry { id: id(1, 1), payload: Payload::Membership(Box::new(membership(&[1, 2, 3], &[]))) };
     let commands = terms.iter().zip(2..).map(|(&term, index)| entry(index, term));
     std::iter::once(first).chain(commands).collect()
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use raft::rpc::client::{
-    Answer, ClientService, LeaderHint, MemberStatus, NodeStatus, OpenSession, Outcome, Query,
-    QueryError, SessionOpened, Submit, SubmitError, Submitted, serve,
+    Answer, ClientService, LeaderHint, LogFilter, MemberStatus, NodeStatus, OpenSession, Outcome,
+    Query, QueryError, SessionOpened, Submit, SubmitError, Submitted, serve,
 };
 use raft::rpc::operation::{Operate, Operated, OperationError};
 use raft::rpc::wire::{Hello, Listener, Service};
@@ -253,5 +253,9 @@ impl ClientService for Connection {
             Some(error) => Err(error),
             None => Ok(Operated::Leads(LeaderHint { node: 9, address: "there:1".to_owned() })),
         }
+    }
+
+    async fn log_filter(self, _: Context, _: Option<String>) -> Result<LogFilter, String> {
+        Err("a fake has no log".to_owned())
     }
 }

@@ -130,7 +130,7 @@ pub(super) fn check_snapshot(meta: &SnapshotMeta, sender_term: Term) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::super::message::{SnapshotResponse, VoteRequest};
-    use super::super::types::{Membership, Token};
+    use super::super::types::Token;
     use super::*;
 
     fn id(index: u64, term: u64) -> LogId {
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn impossible_messages_are_named() {
-        let voterless = Entry { id: id(4, 5), payload: Payload::Membership(Membership::default()) };
+        let voterless = Entry { id: id(4, 5), payload: Payload::Membership(Box::default()) };
         let vote = |last| Message::Vote(VoteRequest { last, transfer: false });
         let table = [
             ("gap", append(id(3, 4), &[id(5, 5)])),

@@ -280,7 +280,7 @@ impl Raft {
         if empty && !membership.is_joint() && membership.check().is_ok() {
             common.set_hard_state(HardState { term: Term(1), vote: None });
             let id = LogId::new(Term(1), Index(1));
-            common.append(Entry { id, payload: Payload::Membership(membership) });
+            common.append(Entry { id, payload: Payload::Membership(Box::new(membership)) });
         }
         self
     }

@@ -52,7 +52,7 @@ impl Replica<Leader> {
     }
 
     fn append_membership(&mut self, membership: Membership) -> LogId {
-        let log_id = self.append(Payload::Membership(membership));
+        let log_id = self.append(Payload::Membership(Box::new(membership)));
         self.follow_membership();
         log_id
     }

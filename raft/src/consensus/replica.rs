@@ -229,7 +229,7 @@ impl Common {
     /// Adds an entry at the end of the log; a configuration in it is in force at once (thesis §4.1).
     pub(super) fn append(&mut self, entry: Entry) {
         if let Payload::Membership(membership) = &entry.payload {
-            self.memberships.append(entry.id.index, membership.clone());
+            self.memberships.append(entry.id.index, (**membership).clone());
             self.report_membership();
         }
         self.persist().append.push(entry.clone());

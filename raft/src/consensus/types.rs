@@ -139,8 +139,8 @@ pub enum Payload {
     Noop,
     /// For the state machine; opaque to consensus.
     Command(Bytes),
-    /// A configuration, in force as soon as it is appended.
-    Membership(Membership),
+    /// A configuration, in force as soon as it is appended. Rare and large: boxed, so that an entry stays small.
+    Membership(Box<Membership>),
 }
 
 /// One entry of the log.
@@ -153,11 +153,14 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What an entry takes in memory beside its payload, about: itself, and what the allocator and the sharing of the
+    /// payload cost.
+    pub const OVERHEAD_BYTES: usize = 96;
+
     /// Bytes that this entry counts for in windows, caches and batches: payload and a fixed overhead.
     pub fn weight_bytes(&self) -> usize {
-        const OVERHEAD_BYTES: usize = 32;
         const MEMBER_BYTES: usize = 128;
-        OVERHEAD_BYTES
+        Self::OVERHEAD_BYTES
             + match &self.payload {
                 Payload::Noop => 0,
                 Payload::Command(command) => command.len(),

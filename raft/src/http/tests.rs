@@ -153,6 +153,7 @@ impl Stage {
             membership_index: Index(1),
             membership_committed: true,
             leader_ready: true,
+            transferring_to: None,
             peers: Vec::new(),
         }
     }

@@ -34,6 +34,9 @@ pub trait ClientService {
     async fn members() -> Vec<MemberStatus>;
     /// Fulfils an operator's wish, as far as it can be, and waits for what came of it.
     async fn operate(request: Operate) -> Result<Operated, OperationError>;
+    /// Tells what this raft process logs, and changes it first if a filter is given: until the process ends, or reads its
+    /// settings again. The error says why the filter cannot be used; then nothing was changed.
+    async fn log_filter(filter: Option<String>) -> Result<LogFilter, String>;
 }
 
 /// Asks for a session.
@@ -274,6 +277,15 @@ pub struct MemberStatus {
     pub gossip_address: String,
     /// `host:port` of its HTTP port.
     pub http_address: String,
+}
+
+/// What a process logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFilter {
+    /// Human name of the node.
+    pub node: String,
+    /// A level, and levels of modules, as `--log` takes them.
+    pub filter: String,
 }
 
 /// Why a client has no connection.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use state_machine::startup::log;
 use tarpc::context::Context;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{oneshot, watch};
@@ -16,14 +17,15 @@ use crate::forward::ForwardItem;
 use crate::pipeline::digest_entries::{EntriesEvent, Submission, role_name};
 use crate::pipeline::{QueryRefused, SubmitRefused};
 use crate::rpc::client::{
-    Answer, ClientService, LeaderHint, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, OpenSession,
-    Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
+    Answer, ClientService, LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus,
+    OpenSession, Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
 };
 use crate::rpc::operation::{Operate, Operated, OperationError};
 use crate::rpc::peer::Forward;
 
-/// Answers leave this much before the caller's deadline, so that they still arrive.
-const ANSWER_MARGIN: Duration = Duration::from_millis(50);
+/// Answers leave this much before the caller's deadline, so that they still arrive: an eighth of the time that there is, within
+/// these bounds. The stages look only every 50 ms whose time is up.
+const ANSWER_MARGIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
 
 /// Serves clients, and what peers pass on.
 #[derive(Clone, Debug)]
@@ -231,8 +233,7 @@ impl ClientServer {
     }
 
     fn due(&self, context: Context) -> Instant {
-        let deadline = context.deadline.checked_sub(ANSWER_MARGIN).unwrap_or(context.deadline);
-        deadline.min(Instant::now() + self.shared.request_timeout)
+        in_time(context).min(Instant::now() + self.shared.request_timeout)
     }
 
     pub(super) fn patience_ticks(&self, due: Instant) -> u64 {
@@ -331,9 +332,29 @@ impl ClientService for ClientServer {
     }
 
     async fn operate(self, context: Context, request: Operate) -> Result<Operated, OperationError> {
-        let due = context.deadline.checked_sub(ANSWER_MARGIN).unwrap_or(context.deadline);
-        self.operate_until(due, request).await
+        self.operate_until(in_time(context), request).await
     }
+
+    async fn log_filter(self, _: Context, filter: Option<String>) -> Result<LogFilter, String> {
+        log_filter(&self.shared.node.name, filter.as_deref())
+    }
+}
+
+/// This is no state of the cluster: it may change here, and does so at once.
+fn log_filter(node: &str, wanted: Option<&str>) -> Result<LogFilter, String> {
+    let Some(wanted) = wanted else {
+        return log::filter().map(|filter| LogFilter { node: node.to_owned(), filter });
+    };
+    let filter = log::set_filter(wanted)?;
+    tracing::info!(filter, "log filter set by a client");
+    Ok(LogFilter { node: node.to_owned(), filter })
+}
+
+/// When the answer to a call has to leave.
+fn in_time(context: Context) -> Instant {
+    let (least, most) = ANSWER_MARGIN;
+    let margin = context.deadline.saturating_duration_since(Instant::now()) / 8;
+    context.deadline.checked_sub(margin.clamp(least, most)).unwrap_or(context.deadline)
 }
 
 /// Another leader is known than the one that was asked.

@@ -5,9 +5,6 @@ use super::record::{ENTRY_HEADER_BYTES, Record};
 use super::{ReadError, Wal};
 use crate::consensus::{Entry, Index, LogId};
 
-/// What an entry weighs besides its payload, as in [`Entry::weight_bytes`].
-const ENTRY_OVERHEAD_BYTES: usize = 32;
-
 impl Wal {
     /// Reads the entries `from ..= to`, or fewer once `max_bytes` ([`Entry::weight_bytes`]) are reached, but at least
     /// one. Every block read is checked. Commands that stand in one frame share one buffer.
@@ -89,5 +86,5 @@ impl Wal {
 
 /// [`Entry::weight_bytes`] of the entry at a place, without reading it (of a membership, about that).
 fn weight_bytes(place: &Place) -> usize {
-    (place.bytes as usize).saturating_sub(ENTRY_HEADER_BYTES) + ENTRY_OVERHEAD_BYTES
+    (place.bytes as usize).saturating_sub(ENTRY_HEADER_BYTES) + Entry::OVERHEAD_BYTES
 }

@@ -194,7 +194,9 @@ impl EntryPayload<'_> {
         match self {
             EntryPayload::Noop => Payload::Noop,
             EntryPayload::Command(command) => Payload::Command(frame.slice_ref(command)),
-            EntryPayload::Membership(membership) => Payload::Membership(membership.into_owned()),
+            EntryPayload::Membership(membership) => {
+                Payload::Membership(Box::new(membership.into_owned()))
+            }
         }
     }
 }

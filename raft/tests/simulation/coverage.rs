@@ -48,9 +48,9 @@ impl Coverage {
             ("truncations", self.truncations, 20),
             ("elections in a joint configuration", self.joint_leaders, 5),
             ("handovers", self.handovers, 100),
-            ("voters that were let go", self.releases, 20),
+            ("voters that were let go", self.releases, 10),
             ("nodes that left", self.leaves, 20),
-            ("voters that came back", self.returns, 5),
+            ("voters that came back", self.returns, 2),
         ];
         for (what, seen, least) in table {
             assert!(seen >= least * hundreds, "a thin run: only {seen} {what}");

@@ -45,8 +45,8 @@ impl Climate {
             tick: rng.random_range(0.7..1.0),
             propose: rng.random_range(0.05..0.6),
             read: rng.random_range(0.05..0.3),
-            transfer: rare(rng, 0.03),
-            leave: rare(rng, 0.03),
+            transfer: rare(rng, 0.01),
+            leave: rare(rng, 0.02),
             steer: rng.random_range(0.0..0.7),
         }
     }

@@ -142,7 +142,7 @@ impl Disk {
     pub fn membership_at(&self, index: Index) -> (Index, Membership) {
         let in_log = self.written().entries.range(..=index).rev().find_map(|(at, entry)| {
             match &entry.payload {
-                Payload::Membership(membership) => Some((*at, membership.clone())),
+                Payload::Membership(membership) => Some((*at, (**membership).clone())),
                 Payload::Noop | Payload::Command(_) => None,
             }
         });
@@ -164,7 +164,7 @@ impl Disk {
             }
         }
         let memberships = entries.values().filter_map(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some((entry.id.index, membership.clone())),
+            Payload::Membership(membership) => Some((entry.id.index, (**membership).clone())),
             Payload::Noop | Payload::Command(_) => None,
         });
         Restored {

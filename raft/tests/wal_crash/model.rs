@@ -63,7 +63,7 @@ impl Model {
 
     fn membership(&self) -> (Index, Membership) {
         let of_entries = self.entries.iter().rev().find_map(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some((entry.id.index, membership.clone())),
+            Payload::Membership(membership) => Some((entry.id.index, (**membership).clone())),
             Payload::Noop | Payload::Command(_) => None,
         });
         let of_base =
@@ -154,7 +154,7 @@ impl Model {
 
     fn memberships(&self) -> Vec<(Index, Membership)> {
         let memberships = self.entries.iter().filter_map(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some((entry.id.index, membership.clone())),
+            Payload::Membership(membership) => Some((entry.id.index, (**membership).clone())),
             Payload::Noop | Payload::Command(_) => None,
         });
         memberships.collect()
@@ -291,7 +291,7 @@ impl History {
     fn payload(&mut self) -> Payload {
         match self.rng.random_range(0..10) {
             0 => Payload::Noop,
-            1 => Payload::Membership(self.membership()),
+            1 => Payload::Membership(Box::new(self.membership())),
             _ => {
                 let bytes = self.rng.random_range(0..self.max_command_bytes);
                 let start = self.rng.random_range(0..251);

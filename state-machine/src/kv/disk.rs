@@ -14,6 +14,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -110,9 +111,14 @@ impl Engine for DiskEngine {
         Ok(())
     }
 
-    fn pairs(&self) -> Pairs {
+    fn pairs_from(&self, from: Bound<&[u8]>) -> Pairs {
         let pinned = self.store.database.snapshot();
-        Box::new(pinned.range(&self.store.keyspace, [USER_PREFIX]..).map(read_pair))
+        let from = match from {
+            Bound::Unbounded => Bound::Included(user_key(&[])),
+            bounded @ (Bound::Included(_) | Bound::Excluded(_)) => bounded.map(user_key),
+        };
+        let range = (from, Bound::Unbounded);
+        Box::new(pinned.range(&self.store.keyspace, range).map(read_pair))
     }
 
     fn begin_restore(&mut self) -> Result<(), MachineError> {

@@ -1,6 +1,7 @@
 //! What the key-value machine needs of a store.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -41,8 +42,8 @@ pub trait Engine: Send + 'static {
     /// The store is broken.
     fn sync(&mut self) -> Result<(), MachineError>;
 
-    /// Pins the present state and walks it.
-    fn pairs(&self) -> Pairs;
+    /// Pins the present state and walks it, from this key on.
+    fn pairs_from(&self, from: Bound<&[u8]>) -> Pairs;
 
     /// Prepares an empty place beside the present state, and throws away one that was prepared before.
     ///

@@ -1,6 +1,7 @@
 //! An [`Engine`] in memory: nothing survives the process. The yardstick for the one on disk.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{self, Excluded, Unbounded};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,8 +58,9 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    fn pairs(&self) -> Pairs {
-        Box::new(WalkPinned { pairs: Arc::clone(&self.pairs), last: None }.map(Ok))
+    fn pairs_from(&self, from: Bound<&[u8]>) -> Pairs {
+        let next = from.map(Bytes::copy_from_slice);
+        Box::new(WalkPinned { pairs: Arc::clone(&self.pairs), next }.map(Ok))
     }
 
     fn begin_restore(&mut self) -> Result<(), MachineError> {
@@ -82,20 +84,18 @@ impl Engine for MemoryEngine {
     }
 }
 
-/// Walks a shared map by remembering the last key, since an iterator cannot own the map it walks.
+/// Walks a shared map by remembering where to go on, since an iterator cannot own the map it walks.
 struct WalkPinned {
     pairs: Arc<BTreeMap<Bytes, Bytes>>,
-    last: Option<Bytes>,
+    next: Bound<Bytes>,
 }
 
 impl Iterator for WalkPinned {
     type Item = Pair;
 
     fn next(&mut self) -> Option<Pair> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = self.last.take().map_or(Unbounded, Excluded);
-        let (key, value) = self.pairs.range((from, Unbounded)).next()?;
-        self.last = Some(key.clone());
+        let (key, value) = self.pairs.range::<Bytes, _>((self.next.as_ref(), Unbounded)).next()?;
+        self.next = Excluded(key.clone());
         Some((key.clone(), value.clone()))
     }
 }

@@ -8,21 +8,25 @@ pub mod command;
 mod disk;
 mod dump;
 mod engine;
+pub mod list;
 mod memory;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
 use crate::entries::{Entry, EntryKind};
 use crate::machine::{LogId, Machine, MachineError, RestoreFailure};
 use crate::rpc::{CommandResult, Verdict};
-use command::{Command, encode_value};
+use command::{Command, MAX_VALUE_BYTES, Swap, encode_swap, encode_value};
 pub use disk::DiskEngine;
 use dump::{DumpParser, DumpReader};
 pub use engine::{Changes, Engine, Pair, Pairs};
 pub use memory::MemoryEngine;
+
+const LIST_IN_LOG: &str = "LIST only reads: query it, do not submit it";
 
 /// The key-value machine over an engine.
 #[derive(Debug)]
@@ -70,9 +74,14 @@ impl<E: Engine> Machine for Kv<E> {
                 let value = self.engine.get(&key)?;
                 Ok(CommandResult::Done(encode_value(value.as_deref())))
             }
-            Ok(Command::Put { .. } | Command::Del { .. } | Command::Incr { .. }) => {
-                Ok(refused("this command writes: submit it, a query only reads"))
-            }
+            Ok(Command::List(range)) => Ok(CommandResult::Done(list::read(&self.engine, &range)?)),
+            Ok(
+                Command::Put { .. }
+                | Command::Del { .. }
+                | Command::Incr { .. }
+                | Command::Cas { .. }
+                | Command::Append { .. },
+            ) => Ok(refused("this command writes: submit it, a query only reads")),
             Err(error) => Ok(refused(&error.to_string())),
         }
     }
@@ -82,7 +91,7 @@ impl<E: Engine> Machine for Kv<E> {
     }
 
     fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError> {
-        Ok(Box::new(DumpReader::new(self.engine.pairs())))
+        Ok(Box::new(DumpReader::new(self.engine.pairs_from(Bound::Unbounded))))
     }
 
     fn begin_restore(&mut self) -> Result<(), MachineError> {
@@ -107,6 +116,7 @@ impl<E: Engine> Machine for Kv<E> {
 
     fn validate(&self, command: &Bytes) -> Verdict {
         match Command::decode(command) {
+            Ok(Command::List(_)) => Verdict::Refused(LIST_IN_LOG.to_owned()),
             Ok(_) => Verdict::Accepted,
             Err(error) => Verdict::Refused(error.to_string()),
         }
@@ -145,7 +155,29 @@ impl<E: Engine> Batch<'_, E> {
             Command::Get { key } => {
                 Ok(CommandResult::Done(encode_value(self.get(&key)?.as_deref())))
             }
+            Command::Cas { key, expected, value } => {
+                let present = self.get(&key)?;
+                if present != expected {
+                    return Ok(CommandResult::Done(encode_swap(&Swap::Mismatch { present })));
+                }
+                self.changes.insert(key, Some(value));
+                Ok(CommandResult::Done(encode_swap(&Swap::Done)))
+            }
+            Command::Append { key, value } => self.append(key, &value),
+            Command::List(_) => Ok(refused(LIST_IN_LOG)),
         }
+    }
+
+    fn append(&mut self, key: Bytes, value: &[u8]) -> Result<CommandResult, MachineError> {
+        let present = self.get(&key)?.unwrap_or_default();
+        let bytes = present.len() + value.len();
+        if bytes > MAX_VALUE_BYTES {
+            return Ok(refused(&format!(
+                "APPEND: the value would have {bytes} bytes; up to {MAX_VALUE_BYTES} are possible"
+            )));
+        }
+        self.changes.insert(key, Some([&present, value].concat().into()));
+        Ok(CommandResult::Done(bytes.to_string().into()))
     }
 
     fn increment(&mut self, key: Bytes, by: i64) -> Result<CommandResult, MachineError> {

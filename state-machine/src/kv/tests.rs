@@ -85,7 +85,22 @@ fn commands_do_what_their_table_says() {
             ("PUT n ten", "done "),
             ("INCR n", "refused INCR: the value is not a whole number of 64 bits"),
             ("GET n", "done \\x01ten"),
-            ("FROB k", "refused unknown verb; known are PUT, DEL, INCR and GET, in upper case"),
+            (
+                "FROB k",
+                "refused unknown verb; known are PUT, DEL, INCR, GET, CAS, APPEND and LIST, in upper case",
+            ),
+            ("CAS c a b", "done \\x00"),
+            ("CAS c --absent a", "done \\x02"),
+            ("CAS c --absent b", "done \\x01a"),
+            ("CAS c b c", "done \\x01a"),
+            ("CAS c a ", "done \\x02"),
+            ("CAS c  two words", "done \\x02"),
+            ("GET c", "done \\x01two words"),
+            ("APPEND a x", "done 1"),
+            ("APPEND a  yz", "done 4"),
+            ("APPEND a ", "done 4"),
+            ("GET a", "done \\x01x yz"),
+            ("LIST", "refused LIST only reads: query it, do not submit it"),
             ("PUT k", "refused PUT key value: the value is missing"),
             ("-", "skipped"),
         ];
@@ -102,8 +117,11 @@ fn entries_of_a_batch_see_each_other() {
         let batch = ["PUT n 5", "INCR n", "INCR n 2", "DEL n", "DEL n", "INCR n", "GET n"];
         let results = ["done ", "done 6", "done 8", "done 1", "done 0", "done 1", "done \\x011"];
         assert_eq!(apply(machine, &batch), results);
+        let batch = ["CAS n 1 2", "APPEND n 3", "CAS n 23 7", "DEL n", "CAS n --absent 1"];
+        let results = ["done \\x02", "done 2", "done \\x02", "done 1", "done \\x02"];
+        assert_eq!(apply(machine, &batch), results);
         assert_eq!(get(machine, "n").as_deref(), Some("1"));
-        assert_eq!(machine.applied().index, 7);
+        assert_eq!(machine.applied().index, 12);
     });
 }
 
@@ -129,7 +147,9 @@ fn keys_and_values_may_hold_any_bytes() {
 #[test]
 fn a_query_never_writes() {
     on_both_engines(|machine| {
-        for query in ["PUT k v", "DEL k", "INCR k", "nonsense", ""] {
+        for query in
+            ["PUT k v", "DEL k", "INCR k", "CAS k --absent v", "APPEND k v", "nonsense", ""]
+        {
             let answer = text(machine.query(&Bytes::from(query)).unwrap());
             assert!(answer.starts_with("refused"), "{query}: {answer}");
         }
@@ -143,6 +163,50 @@ fn what_would_be_refused_can_be_known_before() {
         assert_eq!(machine.validate(&Bytes::from("PUT k v")), Verdict::Accepted);
         let verdict = machine.validate(&Bytes::from("PUT k"));
         assert_eq!(verdict, Verdict::Refused("PUT key value: the value is missing".to_owned()));
+    });
+}
+
+#[test]
+fn a_list_is_sorted_and_goes_on_where_it_ended() {
+    on_both_engines(|machine| {
+        apply(machine, &["PUT b 2", "PUT a 1", "PUT ab 3", "PUT ac ", "PUT ÿ 4", "DEL b"]);
+        let list = |prefix: &str, after: &str, limit| {
+            let (prefix, after) = (prefix.to_owned().into(), after.to_owned().into());
+            let range = list::Range { prefix, after, limit, keys_only: false };
+            let query = Command::List(range).encode().unwrap();
+            let CommandResult::Done(answer) = machine.query(&query).unwrap() else { panic!() };
+            let list = list::decode_list(&answer).unwrap();
+            let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+            let pair = |(key, value): &(Bytes, Option<Bytes>)| {
+                format!("{}={}", text(key), text(value.as_ref().unwrap()))
+            };
+            (list.pairs.iter().map(pair).collect::<Vec<_>>().join(" "), list.more)
+        };
+        for (prefix, after, limit, pairs, more) in [
+            ("", "", 9, "a=1 ab=3 ac= ÿ=4", false),
+            ("a", "", 9, "a=1 ab=3 ac=", false),
+            ("a", "", 2, "a=1 ab=3", true),
+            ("a", "ab", 2, "ac=", false),
+            ("ab", "a", 9, "ab=3", false),
+            ("ab", "b", 9, "", false),
+            ("a", "", 3, "a=1 ab=3 ac=", false),
+            ("x", "", 3, "", false),
+        ] {
+            let expected = (pairs.to_owned(), more);
+            assert_eq!(list(prefix, after, limit), expected, "{prefix} {after} {limit}");
+        }
+    });
+}
+
+#[test]
+fn a_value_cannot_grow_over_its_limit() {
+    on_both_engines(|machine| {
+        let put = format!("PUT k {}", "v".repeat(MAX_VALUE_BYTES));
+        assert_eq!(apply(machine, &[put.as_str(), "APPEND k "]), ["done ", "done 1040384"]);
+        let refused =
+            "refused APPEND: the value would have 1040385 bytes; up to 1040384 are possible";
+        assert_eq!(apply(machine, &["APPEND k v"]), [refused]);
+        assert_eq!(get(machine, "k").map(|value| value.len()), Some(MAX_VALUE_BYTES));
     });
 }
 
@@ -207,10 +271,13 @@ fn both_engines_come_to_the_same_state() {
 fn random_command(seed: &mut u64) -> String {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     let key = (*seed >> 40) % 20;
-    match (*seed >> 33) % 4 {
+    match (*seed >> 33) % 7 {
         0 => format!("PUT k{key} {}", *seed % 1000),
         1 => format!("DEL k{key}"),
         2 => format!("GET k{key}"),
+        3 => format!("APPEND k{key} {}", *seed % 10),
+        4 => format!("CAS k{key} {} {}", *seed % 10, *seed % 7),
+        5 => format!("CAS k{key} --absent {}", *seed % 10),
         _ => format!("INCR k{key} {}", *seed % 10),
     }
 }

@@ -32,7 +32,10 @@ impl Display for Source {
         match self {
             Self::Flag(flag) => write!(f, "flag {flag}"),
             Self::Environment(name) => write!(f, "environment {name}"),
-            Self::File { path, line } => write!(f, "file {path:?}, line {line}"),
+            // Quoted, so that whatever a path holds stays within its line.
+            Self::File { path, line } => {
+                write!(f, "file {:?}, line {line}", path.to_string_lossy())
+            }
             Self::Preset(name) => write!(f, "preset {name}"),
             Self::Default => f.write_str("default"),
         }

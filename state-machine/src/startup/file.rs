@@ -51,7 +51,12 @@ impl File {
         let source = Source::File { path: self.path.clone(), line: self.line(key) };
         let texts = match value {
             Value::Array(items) => items.iter().map(text).collect(),
-            single => text(single).map(|text| vec![text]),
+            Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_)
+            | Value::Table(_) => text(value).map(|text| vec![text]),
         };
         Some(match texts {
             Some(texts) => Ok((source, texts)),

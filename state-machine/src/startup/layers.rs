@@ -175,7 +175,9 @@ fn explain(
     let source_of_value = source_of(arg);
     let reason = match (error.source(), error.get(ContextKind::ValidValue), &source_of_value) {
         (Some(reason), _, _) => reason.to_string(),
-        (None, Some(ContextValue::Strings(names)), _) => format!("must be {}", names.join(" or ")),
+        (None, Some(ContextValue::Strings(names)), _) if !names.is_empty() => {
+            format!("must be {}", names.join(" or "))
+        }
         (None, _, Source::Flag(_)) => return SettingError::Usage(error),
         (None, _, _) => "there may be one value only".to_owned(),
     };
@@ -274,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_named_with_its_source() {
-        let cases: [(&str, &[&str], &str); 14] = [
+        let cases: [(&str, &[&str], &str); 15] = [
             ("", &["--tick-ms=0"], "tick_ms = 0: must be 1 to 100 (flag --tick-ms)"),
             ("\ntick_ms = 500", &[], "tick_ms = 500: must be 1 to 100 (file \"DIR/f\", line 2)"),
             ("tick_ms = \"ten\"", &[], "tick_ms = \"ten\": must be 1 to 100 (file"),
@@ -297,6 +299,7 @@ mod tests {
             ("config = \"x\"", &[], "there is no setting \"config\""),
             ("= 3", &[], "configuration file \"DIR/f\": TOML parse error at line 1"),
             ("", &["--no-such-flag"], "unexpected argument '--no-such-flag'"),
+            ("", &["--tick-ms"], "a value is required for '--tick-ms"),
         ];
         for (file, flags, expected) in cases {
             let error = loaded(file, flags).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! The log of a daemon: its format, and a filter that can be changed while it runs.
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -20,7 +20,13 @@ pub const MAX_FILTER_BYTES: usize = 1024;
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// There is one log in a process, and so is there one of these.
-static INSTALLED: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+static INSTALLED: OnceLock<Installed> = OnceLock::new();
+
+struct Installed {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// As it was written; the filter itself would tell its parts in another order.
+    text: Mutex<String>,
+}
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
@@ -43,7 +49,7 @@ pub(super) fn install(common: &Common) {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).init();
-    INSTALLED.get_or_init(|| handle);
+    INSTALLED.get_or_init(|| Installed { handle, text: Mutex::new(common.log.clone()) });
 }
 
 /// The filter in force.
@@ -51,8 +57,8 @@ pub(super) fn install(common: &Common) {
 /// # Errors
 /// In a process whose log was not made here, such as a test.
 pub fn filter() -> Result<String, String> {
-    let handle = INSTALLED.get().ok_or("this process has no log of its own")?;
-    handle.with_current(ToString::to_string).map_err(|error| error.to_string())
+    let installed = INSTALLED.get().ok_or("this process has no log of its own")?;
+    Ok(installed.text.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
 /// Changes the filter. Returns the one in force from now on.
@@ -61,9 +67,11 @@ pub fn filter() -> Result<String, String> {
 /// Says what is wrong; then nothing was changed.
 pub fn set_filter(text: &str) -> Result<String, String> {
     let wanted = parse(text)?;
-    let handle = INSTALLED.get().ok_or("this process has no log of its own")?;
-    handle.reload(wanted).map_err(|error| error.to_string())?;
-    filter()
+    let installed = INSTALLED.get().ok_or("this process has no log of its own")?;
+    let mut known = installed.text.lock().unwrap_or_else(PoisonError::into_inner);
+    installed.handle.reload(wanted).map_err(|error| error.to_string())?;
+    text.clone_into(&mut known);
+    Ok(known.clone())
 }
 
 /// Takes a filter that is one, for clap.

@@ -33,7 +33,7 @@ pub struct Common {
     #[arg(long)]
     #[serde(skip)]
     pub print_config: bool,
-    /// What to log: a level, and levels of modules (info,raft::consensus=debug); RUST_LOG is read too. SIGHUP reads it again
+    /// What to log: a level, and levels of modules (`info,raft::consensus=debug`); `RUST_LOG` is read too. SIGHUP reads it again
     #[arg(long, env = "OUTRIGGER_LOG", value_name = "FILTER", default_value = DEFAULT_FILTER, value_parser = log::checked)]
     pub log: String,
     /// How a line of the log looks

@@ -1,5 +1,6 @@
 //! The thread and its queue, with a disk that fails on demand.
 
+use std::ops::Bound;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
@@ -54,8 +55,8 @@ impl Engine for FaultyEngine {
         Ok(())
     }
 
-    fn pairs(&self) -> Pairs {
-        self.memory.pairs()
+    fn pairs_from(&self, from: Bound<&[u8]>) -> Pairs {
+        self.memory.pairs_from(from)
     }
 
     fn begin_restore(&mut self) -> Result<(), MachineError> {

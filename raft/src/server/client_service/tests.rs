@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 const OLD: NodeId = NodeId(7);
 const NEW: NodeId = NodeId(8);
-const AMPLE: Duration = Duration::from_secs(60);
+const AMPLE: Duration = Duration::from_mins(1);
 
 /// A node that follows, the links to two others, and who leads.
 struct Follower {
@@ -30,7 +30,12 @@ impl Follower {
     fn new(election_timeout: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(dir.path()).unwrap();
-        let node = Arc::new(Node::new(data_dir, "test".to_owned(), "127.0.0.1:1".to_owned()));
+        let node = Arc::new(Node::new(
+            data_dir,
+            "test".to_owned(),
+            "127.0.0.1:1".to_owned(),
+            String::new(),
+        ));
         let (leader, leader_seen) = watch::channel(Some(OLD));
         let (inbox, events) = mpsc::channel(8);
         tokio::spawn(refuse_all(events, leader_seen.clone()));
@@ -52,6 +57,7 @@ impl Follower {
             tick: Duration::from_millis(10),
             request_timeout: AMPLE,
             fsync: true,
+            metrics: Arc::default(),
         });
         Self { server, leader, old, new, _dir: dir }
     }
@@ -81,14 +87,12 @@ async fn refuse_all(
 ) {
     while let Some(event) = events.recv().await {
         let leader = *leader.borrow();
-        match event {
-            EntriesEvent::Submit(submission) => {
-                drop(submission.reply.send(Err(SubmitRefused::NotLeader { leader })));
-            }
-            EntriesEvent::Query { reply, .. } => {
-                drop(reply.send(Err(QueryRefused::NotLeader { leader })));
-            }
-            other => panic!("{other:?}"),
+        if let EntriesEvent::Submit(submission) = event {
+            drop(submission.reply.send(Err(SubmitRefused::NotLeader { leader })));
+        } else if let EntriesEvent::Query { reply, .. } = event {
+            drop(reply.send(Err(QueryRefused::NotLeader { leader })));
+        } else {
+            panic!("{event:?}");
         }
     }
 }
