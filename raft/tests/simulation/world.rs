@@ -280,11 +280,11 @@ impl World {
 /// Limits so small that every one of them is met.
 fn random_config(id: NodeId, seed: u64, rng: &mut Xoshiro256PlusPlus) -> Config {
     Config {
-        max_append_bytes: pick([1, 100, 10_000], rng),
+        max_append_bytes: pick([1, 300, 30_000], rng),
         window_messages: rng.random_range(1..5),
-        window_bytes: pick([1, 200, 10_000], rng),
-        log_cache_bytes: pick([0, 150, 10_000], rng),
-        max_uncommitted_bytes: pick([200, 10_000], rng),
+        window_bytes: pick([1, 600, 30_000], rng),
+        log_cache_bytes: pick([0, 450, 30_000], rng),
+        max_uncommitted_bytes: pick([600, 30_000], rng),
         ..quick_config(id, seed)
     }
 }

@@ -152,8 +152,8 @@ fn reading_outside_the_log_says_where_it_starts_and_ends() {
         assert!(matches!(error, ReadError::Beyond { last: Index(5) }), "{from} {to}: {error}");
     }
     assert_eq!(wal.read(Index(3), Index(5), 1).unwrap(), [entry(3)], "at least one entry");
-    assert_eq!(wal.read(Index(3), Index(5), 2 * 532).unwrap(), [entry(3), entry(4)]);
-    assert_eq!(wal.read(Index(3), Index(5), 3 * 532 - 1).unwrap(), [entry(3), entry(4)]);
+    assert_eq!(wal.read(Index(3), Index(5), 2 * 596).unwrap(), [entry(3), entry(4)]);
+    assert_eq!(wal.read(Index(3), Index(5), 3 * 596 - 1).unwrap(), [entry(3), entry(4)]);
 }
 
 #[test]
