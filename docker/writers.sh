@@ -33,9 +33,10 @@ writer() { # CLIENT PREFIX
       echo "ok $1 $count $began $(now_ms)"
     else
       # Unknown whether it was applied: sent again under its own name, it is applied once.
-      again=()
-      [[ ! $answer =~ \"sequence\":([0-9]+) ]] || again=(--sequence "${BASH_REMATCH[1]}")
-      [[ ! $answer =~ \"session\":\"([0-9a-f]+)\" ]] || again+=(--session "${BASH_REMATCH[1]}")
+      if [[ $answer =~ \"sequence\":([0-9]+) ]]; then
+        again=(--sequence "${BASH_REMATCH[1]}")
+        [[ ! $answer =~ \"session\":\"([0-9a-f]+)\" ]] || again+=(--session "${BASH_REMATCH[1]}")
+      fi
       echo "failed $1 $code $began $(now_ms)"
     fi
   done

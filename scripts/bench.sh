@@ -60,7 +60,10 @@ readonly against turns seconds cases
 
 clean_up() {
   stop_etcd
-  DATA_DIR=$data/ours scripts/cluster.sh down >/dev/null 2>&1 || true
+  if [[ -e $data/ours ]] && ! DATA_DIR=$data/ours scripts/cluster.sh down >/dev/null; then
+    echo "bench.sh: processes are left; see $data/ours" >&2
+    return
+  fi
   rm -rf "$data"
 }
 
@@ -68,7 +71,7 @@ clean_up() {
 
 build() {
   cargo build --release --locked -p member -p raft -p raft-client -p state-machine
-  [[ -z $against ]] || cargo build --release --manifest-path scripts/etcd-bench/Cargo.toml --target-dir "$target"
+  [[ -z $against ]] || cargo build --release --locked --manifest-path scripts/etcd-bench/Cargo.toml --target-dir "$target"
 }
 
 start_ours() {
@@ -168,7 +171,7 @@ load_etcd() { # FLAGS…
 ticks() { # PID…
   local pid stat fields sum=0
   for pid in "$@"; do
-    read -r stat <"/proc/$pid/stat"
+    read -r stat <"/proc/$pid/stat" || exit 1
     read -ra fields <<<"${stat##*) }"
     sum=$((sum + fields[11] + fields[12]))
   done
@@ -180,7 +183,7 @@ resident_kib() { # PID…
   for pid in "$@"; do
     while read -r name kib rest; do
       [[ $name != VmRSS: ]] || sum=$((sum + kib))
-    done <"/proc/$pid/status"
+    done <"/proc/$pid/status" || exit 1
   done
   echo "$sum"
 }
@@ -223,7 +226,7 @@ measure() { # SYSTEM KIND CLIENTS CONNECTIONS
 }
 
 take_turn() { # SYSTEM
-  local case kind clients connections
+  local case kind clients connections kib
   local -a pids
   "start_$1"
   for case in "${cases[@]}"; do
@@ -234,7 +237,8 @@ take_turn() { # SYSTEM
     done
   done
   mapfile -t pids < <("pids_of_$1")
-  printf '%s\t%s\n' "$1" "$(resident_kib "${pids[@]}")" >>"$data/resident"
+  kib=$(resident_kib "${pids[@]}")
+  printf '%s\t%s\n' "$1" "$kib" >>"$data/resident"
   "stop_$1"
   # What is left to write of one system must not slow the other down.
   sync

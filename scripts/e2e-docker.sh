@@ -299,7 +299,8 @@ check_from_host() { # KEY
 }
 
 check_http() {
-  curl -fsS --max-time 10 "$http/livez" >/dev/null 2>&1 || { step "no HTTP on 6003 yet: not checked" && return; }
+  command -v curl >/dev/null || { step "no curl on this machine: HTTP not checked" && return; }
+  curl -fsS --max-time 10 "$http/livez" >/dev/null || fail "no HTTP on the published port"
   curl -fsS --max-time 30 -X PUT --data-binary "by curl" "$http/v1/kv/curl" >/dev/null || fail "curl PUT"
   expect "by curl" curl -fsS --max-time 30 "$http/v1/kv/curl"
   expect "by curl" from_host GET curl
@@ -358,6 +359,7 @@ replace() {
   local worker id
   worker=$(containers worker | tail -n 1)
   id=$(id_of "$worker")
+  [[ -n $id ]] || fail "the worker does not say who it is"
   docker stop --time 30 "$worker" >/dev/null
   docker rm "$worker" >/dev/null
   up 4 5

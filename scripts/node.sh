@@ -99,6 +99,7 @@ pid_of() { # PROCESS
 # Sleeps on a pipe that stays silent: unlike `sleep` it is no process, so killing the sleeper leaves nothing behind.
 pause() { # SECONDS
   if [[ -z ${silence:-} ]]; then
+    rm -f "$run/silence.$$" # of an earlier process of that id
     mkfifo "$run/silence.$$" || fail "cannot write to $run"
     exec {silence}<>"$run/silence.$$"
     rm "$run/silence.$$"
@@ -246,7 +247,7 @@ shut_down() {
   exit 0
 }
 
-# A signal is acted upon at once while the loop waits, and else when it comes to wait again: it can fall in no gap.
+# A signal is acted upon when the loop comes round, within 100 ms: it can fall in no gap.
 on_signal() { # ACTION
   requested=$1
   ((busy)) || act
@@ -260,24 +261,24 @@ act() {
   busy=0
 }
 
+# It looks itself who is gone: `wait -n` forgets a child that a signal ended while the shell was at something else.
 supervise() {
-  local process gone code
+  local process
   while :; do
     busy=0
     [[ -z $requested ]] || act
+    busy=1 # a signal waits for the line above: no handler runs inside a read
     if ((${#pids[@]} == 0)); then
       compgen -G "$run/*.down" >/dev/null || return "$failure"
       pause 1
       continue
     fi
-    gone=
-    wait -n -p gone "${pids[@]}" 2>/dev/null
-    code=$?
-    busy=1
-    [[ -n ${gone:-} ]] || continue # it was a signal
     for process in "${!pids[@]}"; do
-      [[ ${pids[$process]} != "$gone" ]] || ended "$process" "$code"
+      kill -0 "${pids[$process]}" 2>/dev/null && continue
+      wait "${pids[$process]}" 2>/dev/null
+      ended "$process" $?
     done
+    [[ -n $requested ]] || pause 0.1
   done
 }
 
@@ -307,6 +308,7 @@ run() {
   find_binaries
   mkdir -p "$dir/log" "$run" || fail "cannot make $dir/log and $run"
   claim
+  pause 0 # makes the pipe, before there are children that would make it each for itself
   local -A pids=() since=() delays=()
   local name=node${NODE:-} bootstrap=${BOOTSTRAP:-} requested='' busy=1 failure=1 process
   [[ -n ${NODE:-} ]] || name=${HOSTNAME:-node}

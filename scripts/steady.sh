@@ -9,7 +9,7 @@ set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
 minutes=${1:-10}
-if (($# > 1)) || [[ ! $minutes =~ ^[1-9][0-9]{0,3}$ ]]; then
+if (($# > 1)) || [[ ! $minutes =~ ^[1-9][0-9]{0,3}$ ]] || ((minutes > 1440)); then
   sed -n '5s/^#   //p' "$0" >&2
   exit 2
 fi
@@ -19,15 +19,27 @@ export BIN=$bin DATA_DIR=target/steady PORT_BASE=${PORT_BASE:-22300}
 [[ ! -e $DATA_DIR ]] || { echo "steady.sh: $DATA_DIR exists: another run is at it, or one was killed" >&2 && exit 1; }
 
 clean_up() {
-  scripts/cluster.sh down --wipe >/dev/null 2>&1 || true
+  if [[ -n $load ]]; then kill "$load" 2>/dev/null || true; fi
+  if ! scripts/cluster.sh down --wipe >/dev/null; then
+    echo "steady.sh: processes are left; see $DATA_DIR" >&2
+    return
+  fi
   rm -rf "$DATA_DIR"
 }
+load=
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 scripts/cluster.sh up 3 >/dev/null
 free=$(df --output=avail "$DATA_DIR" | tail -n 1)
+# In the background: a signal to this script is acted upon at once then.
 "$bin/raft-client" bench --endpoints-file "$DATA_DIR/endpoints" --clients 256 --connections 8 --duration-s $((minutes * 60)) \
-  --watch-term | tee "$DATA_DIR/text" || exit 1
+  --watch-term >"$DATA_DIR/text" &
+load=$!
+held=0
+wait "$load" || held=$?
+load=
+cat "$DATA_DIR/text"
+((held == 0)) || exit 1
 echo "Disk used by the three nodes: $(((free - $(df --output=avail "$DATA_DIR" | tail -n 1)) / 1024)) MiB."
 grep -q '^errors: none$' "$DATA_DIR/text" || { echo "steady.sh: requests failed" >&2 && exit 1; }

@@ -62,7 +62,8 @@ impl Client {
     }
 
     /// A handle that sends its command under a name used before, perhaps by another process: whichever of the two comes
-    /// first is applied, the other one is recognised. For one command only. Says to the cluster that the answers of all
+    /// first is applied, the other one is recognised. For one command only, and never said to be refused: the first attempt may
+    /// have been applied. Says to the cluster that the answers of all
     /// commands further back than [`SESSION_WINDOW`] have been received.
     #[must_use]
     pub fn repeating(&self, stamp: Stamp) -> Self {
@@ -202,8 +203,10 @@ impl Client {
             async move { client.submit(context, request).await }
         };
         let submitted = self.pursuer.pursue(deadline, ask).await;
-        let Submitted { index, outcome } =
-            submitted.map_err(|given_up| given_up.of_write(stamp))?;
+        let Submitted { index, outcome } = submitted.map_err(|given_up| match self.repeated {
+            Some(_) => given_up.after_another_attempt().of_write(stamp),
+            None => given_up.of_write(stamp),
+        })?;
         Ok(Receipt { stamp, index, result: said(outcome)? })
     }
 

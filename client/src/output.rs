@@ -60,7 +60,9 @@ impl Report {
 
     fn human(&self) -> Vec<u8> {
         let text = match self {
-            Self::Put { key, value, .. } => format!("Success! Set \"{key}\" to: \"{value}\""),
+            Self::Put { key, value, .. } | Self::Swapped { key, value, .. } => {
+                format!("Success! Set \"{key}\" to: \"{value}\"")
+            }
             Self::Removed { key, receipt } => match receipt.result {
                 Some(true) => format!("Success! Removed \"{key}\""),
                 Some(false) => format!("There was no \"{key}\" to remove"),
@@ -69,14 +71,6 @@ impl Report {
             Self::Number { receipt, .. } => match receipt.result {
                 Some(number) => number.to_string(),
                 None => no_longer_kept(receipt.index),
-            },
-            Self::Swapped { key, value, receipt } => match receipt.result {
-                Some(()) => format!("Success! Set \"{key}\" to: \"{value}\""),
-                // Without its result it is not known whether the values were the same.
-                None => format!(
-                    "It was decided before, at index {}; whether it was done is no longer kept: GET it",
-                    receipt.index
-                ),
             },
             Self::Length { receipt, .. } => match receipt.result {
                 Some(bytes) => bytes.to_string(),
@@ -117,13 +111,10 @@ impl Report {
             Self::Number { key, receipt } => {
                 json_of_write(receipt, [("key", json!(key)), ("value", json!(receipt.result))])
             }
-            Self::Swapped { key, value, receipt } => {
-                let swapped = json!(receipt.result.map(|()| true));
-                json_of_write(
-                    receipt,
-                    [("key", json!(key)), ("value", json!(value)), ("swapped", swapped)],
-                )
-            }
+            Self::Swapped { key, value, receipt } => json_of_write(
+                receipt,
+                [("key", json!(key)), ("value", json!(value)), ("swapped", json!(true))],
+            ),
             Self::Length { key, receipt } => {
                 json_of_write(receipt, [("key", json!(key)), ("bytes", json!(receipt.result))])
             }
@@ -171,6 +162,11 @@ pub(crate) fn explain_json(failure: &Failure) -> String {
         object["message"] = json!(format!("an election happened: {}", measured.terms()));
         object["measured"] = measured.json();
     }
+    if let Failure::Forgotten { key, index, stamp } = failure {
+        object["key"] = json!(key);
+        object["index"] = json!(index);
+        add_stamp(&mut object, *stamp);
+    }
     if let Failure::Mismatch { key, present, index, stamp } = failure {
         object["key"] = json!(key);
         let none = ("present", Value::Null);
@@ -198,7 +194,7 @@ fn add_stamp(object: &mut Value, stamp: Stamp) {
 }
 
 fn no_longer_kept(index: u64) -> String {
-    format!("Success! It was applied before, at index {index}; its result is no longer kept")
+    format!("It was applied at index {index}; what it came to is no longer kept")
 }
 
 fn json_of_write<T, const N: usize>(
@@ -247,8 +243,11 @@ fn lines_of_list(list: &List) -> String {
         .collect();
     match list.pairs.last() {
         None => lines.push("No such keys".to_owned()),
-        Some((key, _)) if list.more => {
+        Some((key, _)) if list.more && shown(key).as_bytes() == key && !key.contains(&b'\'') => {
             lines.push(format!("… there is more: go on with --after '{}'", shown(key)));
+        }
+        Some(_) if list.more => {
+            lines.push("… there is more, after a key that cannot be typed".to_owned());
         }
         Some(_) => {}
     }
@@ -475,7 +474,7 @@ mod tests {
         let empty = Report::Submitted { receipt: receipt(Some(Bytes::new())) };
         assert_eq!(human(&empty), "Success! Applied at index 12\n");
         let forgotten = Report::Submitted { receipt: receipt(None) };
-        assert!(human(&forgotten).contains("applied before, at index 12"));
+        assert!(human(&forgotten).contains("applied at index 12"));
         assert_eq!(json(&forgotten)["result"], Value::Null);
         let answer = Answer { read_index: 4, result: Bytes::from_static(b"rows") };
         let answered = Report::Answered { answer };

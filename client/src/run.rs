@@ -46,6 +46,18 @@ pub(crate) enum Failure {
         /// Under which name it was sent.
         stamp: Stamp,
     },
+    /// A CAS was applied at an earlier attempt, and whether it set the value is forgotten.
+    #[error(
+        "decided at index {index}, but whether \"{key}\" was set is no longer kept: GET it to see"
+    )]
+    Forgotten {
+        /// The key.
+        key: String,
+        /// Where the CAS stands in the log.
+        index: u64,
+        /// Under which name it was sent.
+        stamp: Stamp,
+    },
     /// The cluster's answer, or the lack of one.
     #[error(transparent)]
     Request(#[from] Error),
@@ -101,6 +113,7 @@ impl Failure {
             },
             Self::Usage(_) | Self::Endpoints(_) => 2,
             Self::Print(_)
+            | Self::Forgotten { .. }
             | Self::Request(
                 Error::Unknown { .. }
                 | Error::Undecided { .. }
@@ -126,7 +139,8 @@ impl Failure {
             Self::Request(Error::Refused(Refusal::Busy { .. } | Refusal::WindowFull)) => "busy",
             Self::Name(_) => "no-such-node",
             Self::Request(Error::Refused(_)) => "refused",
-            Self::Request(Error::Unknown { .. } | Error::Undecided { .. }) => "unknown",
+            Self::Forgotten { .. }
+            | Self::Request(Error::Unknown { .. } | Error::Undecided { .. }) => "unknown",
             Self::Request(Error::CommittedNotApplied { .. }) => "committed-not-applied",
             Self::Request(Error::NoAnswer { .. }) => "no-answer",
             Self::Request(Error::Misunderstood { .. }) => "misunderstood",
@@ -273,7 +287,7 @@ async fn compare_and_set(
         Some(Swap::Done) => {
             Ok(Report::Swapped { key, value, receipt: Receipt { stamp, index, result: Some(()) } })
         }
-        None => Ok(Report::Swapped { key, value, receipt: Receipt { stamp, index, result: None } }),
+        None => Err(Failure::Forgotten { key, index, stamp }),
     }
 }
 

@@ -189,11 +189,12 @@ impl From<OperationError> for Failure {
             OperationError::NotLeader { hint } => elsewhere(hint.as_ref()),
             OperationError::Busy => Next::Pause,
             OperationError::Unknown { reason } => return Self::unknown(reason.as_str()),
+            // The target may have begun to stand for election, and is allowed to win.
+            OperationError::Abandoned { .. } => return Self::unknown(error.to_string()),
             OperationError::UnknownNode { .. }
             | OperationError::Learner { .. }
             | OperationError::AlreadyLeads { .. }
             | OperationError::NoSuccessor
-            | OperationError::Abandoned { .. }
             | OperationError::Elsewhere { .. }
             | OperationError::MayNotLeave { .. } => Next::Stop(Refusal::Operation(error.clone())),
         };
@@ -259,6 +260,13 @@ pub(crate) struct GivenUp {
 }
 
 impl GivenUp {
+    /// The command was sent before, perhaps by another process: what came of that is not known here.
+    #[must_use]
+    pub(crate) fn after_another_attempt(mut self) -> Self {
+        self.history.certainty = self.history.certainty.and(Certainty::Unknown);
+        self
+    }
+
     /// For a command: refused only if every attempt surely did nothing.
     pub(crate) fn of_write(self, stamp: Stamp) -> Error {
         match self.history.certainty {

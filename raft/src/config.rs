@@ -128,10 +128,10 @@ pub struct Settings {
     /// Learners to admit, 0–100
     #[arg(long, env = "OUTRIGGER_MAX_LEARNERS", value_name = "N", default_value_t = 20, value_parser = within::<usize>(0..=100))]
     pub max_learners: usize,
-    /// When nodes leave or die, keep so many voters at least, 1–9
+    /// When nodes leave or die, keep so many voters at least, 1–9; an even number counts as one more
     #[arg(long, env = "OUTRIGGER_MIN_VOTERS", value_name = "N", default_value_t = 3, value_parser = within::<usize>(1..=9))]
     pub min_voters: usize,
-    /// A voter that nobody hears for this long is replaced by a learner, or given up, 1000–86400000 ms
+    /// A voter that nobody hears for this long is replaced by a learner, or given up; a learner goes, 1000–86400000 ms
     #[arg(long, env = "OUTRIGGER_DEAD_AFTER_MS", value_name = "MS", default_value_t = 30_000, value_parser = within::<u32>(1_000..=86_400_000))]
     pub dead_after_ms: u32,
     /// Leave the cluster on SIGTERM; a second signal, or having to stay, ends the process as a member

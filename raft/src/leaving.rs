@@ -43,13 +43,15 @@ enum Stage {
     Leaves,
     Left,
     Refused(String),
+    /// It gave up, but a change that takes it out may be under way.
+    Open(String),
 }
 
 impl Leaving {
     /// Wants the node to leave. It tries once more if it had to stay before.
     pub fn begin(&self) {
         self.stage.send_if_modified(|stage| match stage {
-            Stage::Stays | Stage::Refused(_) => {
+            Stage::Stays | Stage::Refused(_) | Stage::Open(_) => {
                 *stage = Stage::Leaves;
                 true
             }
@@ -60,12 +62,15 @@ impl Leaving {
     /// Waits for what came of it.
     ///
     /// # Errors
-    /// Why the node stays a member.
-    pub async fn outcome(&self) -> Result<(), String> {
+    /// Why the node stays a member, or why that is not known.
+    pub async fn outcome(&self) -> Result<(), OperationError> {
         let mut stage = self.stage.subscribe();
-        let done = stage.wait_for(|stage| matches!(stage, Stage::Left | Stage::Refused(_))).await;
+        let is_over =
+            |stage: &Stage| matches!(stage, Stage::Left | Stage::Refused(_) | Stage::Open(_));
+        let done = stage.wait_for(is_over).await;
         match done.map(|stage| stage.clone()) {
-            Ok(Stage::Refused(reason)) => Err(reason),
+            Ok(Stage::Refused(reason)) => Err(OperationError::MayNotLeave { reason }),
+            Ok(Stage::Open(reason)) => Err(OperationError::Unknown { reason }),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -112,25 +117,27 @@ impl Leaver {
                     self.leaving.stage.send_replace(Stage::Left);
                     return;
                 }
-                Ok(Err(reason)) => self.stay(reason),
+                Ok(Err(stage)) => self.stay(stage),
                 Err(_elapsed) => {
-                    self.stay(format!("not taken out within {} ms", self.limit.as_millis()));
+                    let limit_ms = self.limit.as_millis();
+                    self.stay(Stage::Open(format!("not taken out within {limit_ms} ms")));
                 }
             }
         }
     }
 
-    fn stay(&self, reason: String) {
-        tracing::warn!(reason, "cannot leave the cluster: stays a member of it");
-        self.leaving.stage.send_replace(Stage::Refused(reason));
+    fn stay(&self, stage: Stage) {
+        tracing::warn!(?stage, "cannot leave the cluster: stays a member of it");
+        self.leaving.stage.send_replace(stage);
     }
 
-    async fn leave(&self) -> Result<(), String> {
+    /// Returns once this node is out, or with the stage that it ends in.
+    async fn leave(&self) -> Result<(), Stage> {
         let mut refusal = Refusal::default();
         let mut turn = 0;
         loop {
             let Some(status) = self.status().await else {
-                return Err("this node is stopping".to_owned());
+                return Err(Stage::Open("this node is stopping".to_owned()));
             };
             if is_out(&status) {
                 return Ok(());
@@ -146,7 +153,7 @@ impl Leaver {
                 Err(error) => tracing::debug!(%error, "no word on leaving"),
             }
             if let Some(reason) = refusal.after(answer, Instant::now()) {
-                return Err(reason);
+                return Err(Stage::Refused(reason));
             }
             sleep(ASK_EVERY).await;
         }
@@ -264,7 +271,13 @@ mod tests {
         leaving.begin();
         leaving.wanted().await;
         leaving.stage.send_replace(Stage::Refused("too few".to_owned()));
-        assert_eq!(leaving.outcome().await, Err("too few".to_owned()));
+        let reason = "too few".to_owned();
+        assert_eq!(leaving.outcome().await, Err(OperationError::MayNotLeave { reason }));
+        leaving.begin();
+        leaving.wanted().await;
+        leaving.stage.send_replace(Stage::Open("no word".to_owned()));
+        let reason = "no word".to_owned();
+        assert_eq!(leaving.outcome().await, Err(OperationError::Unknown { reason }));
         leaving.begin();
         leaving.wanted().await;
         leaving.stage.send_replace(Stage::Left);

@@ -122,6 +122,8 @@ pub struct Metrics {
     pub peers_connected: Tickets,
     /// Connections by HTTP.
     pub http_connections: Tickets,
+    /// Commands and reads that wait at this node, passed on or not.
+    pub requests_waiting: Tickets,
     /// HTTP connections that found no room.
     pub http_turned_away: Counter,
     handed: AtomicU64,
@@ -146,6 +148,7 @@ impl Default for Metrics {
             log_bytes: AtomicU64::new(0),
             peers_connected: Tickets::default(),
             http_connections: Tickets::default(),
+            requests_waiting: Tickets::default(),
             http_turned_away: Counter::default(),
             handed: AtomicU64::new(0),
             synced: AtomicU64::new(0),
@@ -230,9 +233,11 @@ mod tests {
 
     #[test]
     fn an_idle_log_does_not_stall_and_one_that_finishes_does_not_either() {
-        let metrics = Metrics::default();
+        let long_ago = Instant::now().checked_sub(Duration::from_hours(1)).unwrap();
+        let metrics = Metrics { begun: long_ago, ..Metrics::default() };
         assert_eq!(metrics.log_stalled(), Duration::ZERO);
         metrics.note_handed(BatchNo(1));
+        assert!(metrics.log_stalled() < Duration::from_mins(1), "batch 1 was handed on just now");
         metrics.note_handed(BatchNo(2));
         metrics.note_sync(BatchNo(1), SyncCost::default());
         assert!(metrics.log_stalled() < Duration::from_mins(1), "batch 1 was finished just now");

@@ -173,7 +173,7 @@ impl Autopilot {
     fn note_losses(&mut self, status: &Status, now: u64) {
         let lost = status.peers.iter().filter(|(id, peer)| {
             peer.silent_ticks >= self.policy.silent_ticks
-                && status.membership.voters.contains(id)
+                && status.membership.contains(*id)
                 && !self.is_alive(*id)
         });
         let lost = lost.map(|(id, _)| *id).collect();
@@ -424,6 +424,35 @@ mod tests {
             let expected = expected.map(|(voters, learners)| membership(voters, learners));
             assert_eq!(next_change(&situation), expected, "{voters:?} {learners:?} {lost:?}");
         }
+    }
+
+    #[test]
+    fn an_even_least_number_of_voters_is_rounded_up() {
+        let none = BTreeMap::new();
+        for (min_voters, expected) in
+            [(1, Some(membership(&[1], &[2]))), (2, None), (3, None), (4, None)]
+        {
+            let present = membership(&[1, 2, 3], &[]);
+            let peers = heard(&present, &[3]);
+            let status = Status { peers, ..status(present, &[]) };
+            let policy = Policy { min_voters, ..POLICY };
+            let lost = ids(&[3]);
+            let situation = Situation { lost, policy, ..situation(&none, &status, &[]) };
+            assert_eq!(next_change(&situation), expected, "{min_voters}");
+        }
+    }
+
+    #[test]
+    fn lost_learner_makes_room_for_others() {
+        let none = BTreeMap::new();
+        let present = membership(&[1], &[2, 3]);
+        let peers = heard(&present, &[2]);
+        let status = Status { peers, ..status(present, &[]) };
+        let situation = Situation { lost: ids(&[2]), ..situation(&none, &status, &[]) };
+        assert_eq!(next_change(&situation), Some(membership(&[1], &[3])));
+        let mut autopilot = Autopilot::new(POLICY);
+        assert_eq!(autopilot.next_change(&status, 10), None, "not heard for a moment");
+        assert_eq!(autopilot.next_change(&status, 110), Some(membership(&[1], &[3])));
     }
 
     #[test]

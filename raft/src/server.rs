@@ -313,4 +313,23 @@ mod tests {
         let again = peer.forward_rest(context, rest).await;
         assert_eq!(again, Answers::default(), "asked for once");
     }
+
+    #[tokio::test]
+    async fn what_is_parked_goes_with_its_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, mut events) = connection(&dir);
+        let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
+        let slow = Forward::OpenSession { remaining_ms: u32::MAX };
+        let command = bytes::Bytes::from(vec![7; client::MAX_COMMAND_BYTES + 1]);
+        let (session, sequence, acked_below, remaining_ms) = (0, 0, 0, 1_000);
+        let quick = Forward::Submit { session, sequence, acked_below, command, remaining_ms };
+        let first = peer.clone().forward(tarpc::context::current(), vec![slow, quick]).await;
+        assert!(first.rest.is_some(), "one has no answer yet");
+        let EntriesEvent::Submit(submission) = events.try_recv().unwrap() else {
+            panic!("not a command")
+        };
+        assert!(!submission.reply.is_closed());
+        drop(peer);
+        assert!(submission.reply.is_closed(), "nobody waits for it any more");
+    }
 }

@@ -107,7 +107,7 @@ async fn refusals_and_wrong_usage_change_nothing_and_tell_why() {
         (&["CAS", "k", "no number"], 2, "usage", "the new value is missing"),
         (&["LIST", "--limit=0"], 2, "usage", "limit"),
         (&["--cluster", "f0", "GET", "k"], 1, "refused", &id),
-        (&["--session", "f0f0", "--sequence", "1", "INCR", "n"], 1, "refused", "f0f0"),
+        (&["--session", "f0f0", "--sequence", "1", "INCR", "n"], 3, "unknown", "f0f0"),
         (&["FROB", "k"], 2, "usage", "FROB"),
         (&["PUT", "k"], 2, "usage", "VALUE"),
         (&["GET"], 2, "usage", "KEY"),

@@ -84,7 +84,7 @@ async fn a_command_repeated_by_http_is_applied_once_and_answers_the_same() {
     assert_eq!(again.header("outrigger-index"), first.header("outrigger-index"));
     let unknown = [("outrigger-session", "00000000deadbeef"), ("outrigger-sequence", "1")];
     let expired = caller.until_done("POST /v1/submit", &unknown, "INCR n 5").await;
-    assert_eq!((expired.status, expired.json()["outcome"].as_str()), (410, Some("refused")));
+    assert_eq!((expired.status, expired.json()["outcome"].as_str()), (410, Some("unknown")));
     assert_eq!(caller.until_done("GET /v1/kv/n", &[], "").await.text(), "5");
 }
 

@@ -374,7 +374,10 @@ async fn command_is_repeated_under_the_name_that_is_given() {
     let expired = SubmitError::SessionExpired { session: 42 };
     let node = node.then([Step::Say(expired)]);
     let error = client(&[&node]).repeating(stamp).submit(command()).await.unwrap_err();
-    assert_eq!(error, Error::Refused(Refusal::SessionExpired { session: 42 }));
+    assert!(
+        matches!(error, Error::Unknown { stamp: named, .. } if named == stamp),
+        "the attempt before may have been applied: {error:?}"
+    );
 }
 
 #[tokio::test]

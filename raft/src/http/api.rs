@@ -27,7 +27,16 @@ pub(super) struct Api {
 pub(super) struct Wish {
     stamp: Stamp,
     forward: bool,
-    context: Context,
+    timeout: Duration,
+}
+
+impl Wish {
+    /// From now on: the body, which has a limit of its own, is here.
+    fn context(self) -> Context {
+        let mut context = tarpc::context::current();
+        context.deadline = Instant::now() + self.timeout;
+        context
+    }
 }
 
 #[derive(Deserialize)]
@@ -69,26 +78,24 @@ impl Api {
             Some(timeout_ms) => Duration::from_millis(timeout_ms.into()),
             None => self.shared.request_timeout,
         };
-        let mut context = tarpc::context::current();
-        // Whatever is more than the node's own limit is cut where every contract's requests are.
-        context.deadline = Instant::now() + timeout.min(MAX_TIMEOUT);
         Ok(Wish {
             stamp: headers::stamp(&head.headers)?,
             forward: headers::forward(&head.headers)?,
-            context,
+            // Whatever is more than the node's own limit is cut where every contract's requests are.
+            timeout: timeout.min(MAX_TIMEOUT),
         })
     }
 
     pub(super) async fn open_session(&self, wish: Wish) -> Result<u64, Problem> {
         let request = OpenSession { forward: wish.forward };
-        let opened = self.server.clone().open_session(wish.context, request).await;
+        let opened = self.server.clone().open_session(wish.context(), request).await;
         opened.map(|opened| opened.session).map_err(|error| self.submit_problem(wish, &error))
     }
 
     pub(super) async fn submit(&self, wish: Wish, command: Bytes) -> Result<Applied, Problem> {
         let Stamp { session, sequence, acked_below } = wish.stamp;
         let request = Submit { session, sequence, acked_below, command, forward: wish.forward };
-        let submitted = self.server.clone().submit(wish.context, request).await;
+        let submitted = self.server.clone().submit(wish.context(), request).await;
         let submitted = submitted.map_err(|error| self.submit_problem(wish, &error))?;
         let index = submitted.index;
         match submitted.outcome {
@@ -100,7 +107,7 @@ impl Api {
 
     pub(super) async fn query(&self, wish: Wish, query: Bytes) -> Result<Answered, Problem> {
         let request = Query { query, forward: wish.forward };
-        let answer = self.server.clone().query(wish.context, request).await;
+        let answer = self.server.clone().query(wish.context(), request).await;
         let Answer { read_index: index, outcome } =
             answer.map_err(|error| self.query_problem(wish, &error))?;
         match outcome {

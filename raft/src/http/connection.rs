@@ -7,6 +7,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::sync::watch;
 use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,9 @@ use crate::rpc::wire::Io;
 
 /// Longest wait for a request's head, and so for the next request on a connection that is kept open.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time, in milliseconds, for which written bytes may stay without acknowledgement: a client that reads nothing
+/// must not keep its place for ever.
+const WRITE_TIMEOUT_MS: u32 = 30_000;
 /// Most header fields of a request.
 const MAX_HEADERS: usize = 64;
 /// Most bytes of a request's head: the longest key with every byte percent-encoded, and as much again.
@@ -59,12 +63,22 @@ impl Connections {
     /// Serves one, and holds `held` as long as it lasts.
     pub(super) fn spawn<T: Send + 'static>(&self, io: Io, router: Router, held: T) {
         let (stopping, head_timeout) = (self.stopping(), self.head_timeout);
+        end_if_unread(&io);
         self.tracker.spawn(async move {
             if let Err(error) = serve(io, router, stopping, head_timeout).await {
                 tracing::debug!(%error, "HTTP connection dropped");
             }
             drop(held);
         });
+    }
+}
+
+/// Ends a connection whose other end takes nothing of what is written, also behind a closed window (tcp(7)).
+fn end_if_unread(io: &Io) {
+    if let Either::Left(stream) = io
+        && let Err(error) = set_tcp_user_timeout(stream, WRITE_TIMEOUT_MS)
+    {
+        tracing::debug!(%error, "no limit on writing");
     }
 }
 

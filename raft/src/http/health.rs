@@ -9,7 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 
 use super::api::Api;
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use super::status::{in_time, own_status};
 use crate::rpc::client::NodeStatus;
 
@@ -31,7 +31,8 @@ struct Check {
 /// Asks the first stage: it answers as long as the event loop turns. Says nothing of the cluster, so that a supervisor does
 /// not restart a node for what a restart cannot mend.
 pub(super) async fn livez(State(api): State<Api>) -> Result<Response, Problem> {
-    drop(in_time(api.server.look()).await?);
+    let is_gone = || Problem::new(Kind::NotResponding, "this node is stopping");
+    in_time(api.server.look()).await?.ok_or_else(is_gone)?;
     Ok(text(StatusCode::OK, "ok\n".to_owned()))
 }
 

@@ -19,6 +19,9 @@ pub(super) async fn put(State(api): State<Api>, request: Request) -> Result<Resp
     let (wish, key) = (api.wish(&head)?, key(&head.uri)?);
     let value = body::read(body, MAX_VALUE_BYTES).await?;
     let Applied { index, result } = api.submit(wish, encode(&Command::Put { key, value })?).await?;
+    if result.as_ref().is_some_and(|result| !result.is_empty()) {
+        return Err(foreign().at(index).after_effect());
+    }
     Ok(body::nothing(index, result.is_some()))
 }
 

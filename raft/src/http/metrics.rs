@@ -194,6 +194,8 @@ impl Scrape {
             "state",
             STATES.map(|state| (state.to_owned(), in_state(state))),
         )?;
+        let waiting = self.metrics.requests_waiting.outstanding() as u64;
+        page.gauge("outrigger_requests_waiting", "Requests that wait, passed on or not", waiting)?;
         let connections = self.metrics.http_connections.outstanding() as u64;
         page.gauge("outrigger_http_connections", "Open HTTP connections", connections)?;
         let turned_away = self.metrics.http_turned_away.get();

@@ -21,8 +21,8 @@
 //! **Request headers.** `Outrigger-Session` (as it was given) and `Outrigger-Sequence` (from 1, another one for each
 //! command) make a retry safe: the same pair is applied once, and a repetition gets the first one's answer.
 //! `Outrigger-Acked-Below` says that the answers of all lower sequence numbers were received; without it those of the last
-//! 1,024 are kept. `Outrigger-Forward: no` forbids passing the request on. `?timeout_ms=N` bounds the wait, as
-//! `--request-timeout-ms` does.
+//! 1,024 are kept. `Outrigger-Forward: no` forbids passing the request on. `?timeout_ms=N` bounds the wait, once
+//! the body is here, as `--request-timeout-ms` does.
 //!
 //! **Response headers.** `Outrigger-Index`: where the command stands in the log, or up to where the read saw it.
 //! `Outrigger-Result: not-kept`: a repeated command was applied before, and its result is forgotten; the status is 204.
@@ -30,8 +30,8 @@
 //!
 //! **Failures** are problem documents (RFC 9457) whose member `outcome` says what is known of the command: it is
 //! `applied`, surely not applied by this request (`refused`), in the log for good but not applied yet (`committed`), or
-//! nobody knows (`unknown`). After `unknown`, and after a connection that broke, repeat it under the same session and
-//! sequence number.
+//! nobody knows (`unknown`). After a 504 `unknown`, and after a connection that broke, repeat it under the same session
+//! and sequence number.
 //!
 //! | status | `type`: `urn:outrigger:problem:`… | outcome |
 //! |---|---|---|
@@ -41,8 +41,9 @@
 //! | 404 | `no-such-key` | refused; of a DELETE: applied |
 //! | 404, 405 | `no-such-route`, `method-not-allowed` | refused |
 //! | 408 | `body-timeout` | refused |
-//! | 409 | `outside-window`, `already-acknowledged` | refused |
-//! | 410 | `session-expired` | refused |
+//! | 409 | `outside-window` | refused |
+//! | 409 | `already-acknowledged` | unknown: this request was not applied, an earlier one of that number may have been |
+//! | 410 | `session-expired` | unknown: likewise; repeating it under that session is of no use |
 //! | 413 | `too-large` | refused |
 //! | 421 | `not-the-leader`, when passing on was forbidden | refused |
 //! | 422 | `refused-by-machine`: the machine's rules say no; nothing was changed | refused |

@@ -104,7 +104,8 @@ impl Kind {
     fn usual_outcome(self) -> Outcome {
         match self {
             Self::CommittedNotApplied => Outcome::Committed,
-            Self::Unknown => Outcome::Unknown,
+            // Of a repeated command, an earlier attempt may have been applied; whether this is one, nobody can tell any more.
+            Self::Unknown | Self::AlreadyAcknowledged | Self::SessionExpired => Outcome::Unknown,
             Self::BadRequest
             | Self::CrossOrigin
             | Self::NoSuchKey
@@ -112,8 +113,6 @@ impl Kind {
             | Self::MethodNotAllowed
             | Self::BodyTimeout
             | Self::OutsideWindow
-            | Self::AlreadyAcknowledged
-            | Self::SessionExpired
             | Self::TooLarge
             | Self::NotTheLeader
             | Self::RefusedByMachine
@@ -285,9 +284,9 @@ mod tests {
             (SubmitError::NotLeader { hint: None }, false, 421, Outcome::Refused),
             (SubmitError::Busy, true, 503, Outcome::Refused),
             (SubmitError::TooLarge { bytes: 2, limit: 1 }, true, 413, Outcome::Refused),
-            (SubmitError::SessionExpired { session: 1 }, true, 410, Outcome::Refused),
+            (SubmitError::SessionExpired { session: 1 }, true, 410, Outcome::Unknown),
             (SubmitError::OutsideWindow { sequence: 1 }, true, 409, Outcome::Refused),
-            (SubmitError::AlreadyAcknowledged { sequence: 1 }, true, 409, Outcome::Refused),
+            (SubmitError::AlreadyAcknowledged { sequence: 1 }, true, 409, Outcome::Unknown),
             (SubmitError::CommittedNotApplied { index: 9 }, true, 202, Outcome::Committed),
             (unknown(), true, 504, Outcome::Unknown),
             (unknown(), false, 504, Outcome::Unknown),

@@ -39,7 +39,8 @@ async fn method_not_allowed() -> Problem {
     Problem::new(Kind::MethodNotAllowed, "the header Allow lists those that it takes")
 }
 
-/// Nobody is asked for a password here, so a web page must not be able to have its readers' browsers write.
+/// Nobody is asked for a password here, so a web page must not simply have its readers' browsers write. A page whose own
+/// name is made to lead here (DNS rebinding) still can: README names that case.
 async fn refuse_other_sites(request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if reads || !is_of_another_site(request.headers()) {

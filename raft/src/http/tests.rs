@@ -277,6 +277,8 @@ async fn keys_are_paths_and_values_are_bodies() {
     assert_eq!((kind.as_str(), outcome.as_str()), ("foreign-machine", "refused"));
 
     let served = serve(answer(b"\x01va\x00lue")).await;
+    let (kind, outcome) = served.ask("PUT /v1/kv/k", &[], "v").await.problem();
+    assert_eq!((kind.as_str(), outcome.as_str()), ("foreign-machine", "applied"));
     let reply = served.ask("GET /v1/kv/k", &[], "").await;
     assert_eq!((reply.status, reply.body.as_slice()), (200, &b"va\x00lue"[..]));
     let reply = served.ask("HEAD /v1/kv/k", &[], "").await;
@@ -298,9 +300,9 @@ async fn what_became_of_a_command_is_told_by_status_and_document() {
         (Ok((Index(5), refused)), 422, "refused-by-machine", "refused"),
         (Err(SubmitRefused::Busy), 503, "busy", "refused"),
         (Err(SubmitRefused::NotLeader { leader: None }), 503, "no-leader", "refused"),
-        (Err(SubmitRefused::SessionExpired), 410, "session-expired", "refused"),
+        (Err(SubmitRefused::SessionExpired), 410, "session-expired", "unknown"),
         (Err(SubmitRefused::OutsideWindow), 409, "outside-window", "refused"),
-        (Err(SubmitRefused::AlreadyAcknowledged), 409, "already-acknowledged", "refused"),
+        (Err(SubmitRefused::AlreadyAcknowledged), 409, "already-acknowledged", "unknown"),
         (
             Err(SubmitRefused::CommittedNotApplied { index: Index(5) }),
             202,

@@ -404,6 +404,9 @@ impl DigestEntries {
         reply: Reply<HandoverOutcome>,
         actions: &mut EntriesActions,
     ) {
+        if self.handovers.is_full() {
+            return drop(reply.send(Err(HandoverRefused::Busy)));
+        }
         let status = self.raft().status();
         match self.choose_target(target, &status) {
             Err(refused) => drop(reply.send(Err(refused))),
@@ -440,6 +443,9 @@ impl DigestEntries {
         reply: Reply<HandoverOutcome>,
         actions: &mut EntriesActions,
     ) {
+        if self.handovers.is_full() {
+            return drop(reply.send(Err(HandoverRefused::Busy)));
+        }
         let status = self.raft().status();
         if let Err(refused) = check_candidate(status.id, &status) {
             return drop(reply.send(Err(refused)));

@@ -65,10 +65,15 @@ impl Handovers {
         expires: u64,
         reply: Reply<HandoverOutcome>,
     ) {
-        if self.waiting.len() >= MAX_WAITING {
+        if self.is_full() {
             return drop(reply.send(Err(HandoverRefused::Busy)));
         }
         self.waiting.push(Handover { target, term, expires, reply });
+    }
+
+    /// Whether one more would be turned away.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= MAX_WAITING
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -18,7 +18,7 @@ pub struct Situation<'a> {
     pub leaving: BTreeSet<NodeId>,
     /// Whether it is time to act upon these wishes.
     pub settled: bool,
-    /// Voters that neither gossip nor the leader has heard of for too long.
+    /// Members that neither gossip nor the leader has heard of for too long. A learner that returns is admitted again.
     pub lost: BTreeSet<NodeId>,
     /// What to aim at.
     pub policy: Policy,
@@ -68,7 +68,8 @@ impl Situation<'_> {
         let mut target = self.present().clone();
         let said_goodbye = |id: &NodeId| self.candidates.get(id).is_some_and(|c| c.left);
         let leaves = |id: &NodeId| self.settled && self.leaving.contains(id);
-        target.learners.retain(|id| !leaves(id) && !said_goodbye(id));
+        let goes = |id: &NodeId| leaves(id) || said_goodbye(id) || self.lost.contains(id);
+        target.learners.retain(|id| !goes(id));
         if let Some(seats) = self.seats().filter(|seats| self.is_safe(seats)) {
             let dropped = self.present().voters.difference(&seats).copied();
             // Who gives a seat up only to keep the number odd stays as a learner.
@@ -104,8 +105,9 @@ impl Situation<'_> {
 
     /// Never fewer voters than this, nor fewer than there are.
     fn least(&self) -> usize {
-        largest_odd(self.policy.min_voters.min(self.policy.target_voters))
-            .min(self.present().voters.len())
+        // Rounded up to an odd number: fewer than the setting says would never be right.
+        let wanted = (self.policy.min_voters | 1).min(largest_odd(self.policy.target_voters));
+        wanted.min(self.present().voters.len())
     }
 
     /// Who votes when those who go are gone: an odd number. Where too few would be left, as many of them as are needed keep

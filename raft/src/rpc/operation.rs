@@ -82,7 +82,7 @@ pub enum OperationError {
     /// Nothing was begun: no other voter is there to lead.
     #[error("there is no other voter that answers and could lead")]
     NoSuccessor,
-    /// The target did not take over in time. The old leader goes on.
+    /// The target did not take over in time. The old leader goes on, unless the target wins the election after all.
     #[error("node {node:016x} did not take over in time; the leader goes on")]
     Abandoned {
         /// The target's id.

@@ -8,13 +8,13 @@ use state_machine::startup::log;
 use tarpc::context::Context;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::Shared;
 use crate::command::Kind;
 use crate::consensus::{Membership, NodeId, Status};
 use crate::forward::ForwardItem;
-use crate::pipeline::digest_entries::{EntriesEvent, Submission, role_name};
+use crate::pipeline::digest_entries::{EntriesEvent, MAX_WAITING_CALLERS, Submission, role_name};
 use crate::pipeline::{QueryRefused, SubmitRefused};
 use crate::rpc::client::{
     Answer, ClientService, LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus,
@@ -83,6 +83,10 @@ impl ClientServer {
     ) -> Result<Answer, QueryError> {
         check_size(&request.query)
             .map_err(|(bytes, limit)| QueryError::TooLarge { bytes, limit })?;
+        let _waits = self.shared.metrics.requests_waiting.issue();
+        if self.is_crowded() {
+            return Err(QueryError::Busy);
+        }
         let mut search = Search::new(self, due);
         loop {
             let leader = match self.read(due, request.query.clone()).await {
@@ -101,9 +105,12 @@ impl ClientServer {
                 Forward::Query { query: request.query.clone(), remaining_ms: remaining_ms(due) };
             let (item, answer) = ForwardItem::query(forwarded, due);
             let refused = if self.pass_on(leader, item) {
-                match self.unless_deposed(leader, answer).await {
+                match self.unless_deposed(leader, due, answer).await {
                     // A read changes nothing: it may be asked anew.
-                    Err(Deposed) => continue,
+                    Err(NoAnswer::Deposed) => continue,
+                    Err(NoAnswer::Overdue) => {
+                        return Err(QueryError::Unavailable { reason: OVERDUE.to_owned() });
+                    }
                     Ok(Err(_gone)) => {
                         let reason = LINK_ENDED.to_owned();
                         return Err(QueryError::Unavailable { reason });
@@ -151,6 +158,10 @@ impl ClientServer {
         request: &Submit,
         forward: impl Fn(u32) -> Forward,
     ) -> Result<(u64, Outcome), SubmitError> {
+        let _waits = self.shared.metrics.requests_waiting.issue();
+        if self.is_crowded() {
+            return Err(SubmitError::Busy);
+        }
         let mut search = Search::new(self, due);
         let mut in_doubt = false;
         loop {
@@ -166,12 +177,15 @@ impl ClientServer {
             }
             let (item, answer) = ForwardItem::submit(forward(remaining_ms(due)), due);
             let refused = if self.pass_on(leader, item) {
-                match self.unless_deposed(leader, answer).await {
-                    Err(Deposed) if is_repeatable(kind, request) => {
+                match self.unless_deposed(leader, due, answer).await {
+                    Err(NoAnswer::Deposed) if is_repeatable(kind, request) => {
                         in_doubt = true;
                         continue;
                     }
-                    Err(Deposed) => return Err(unknown("the leader changed before it answered")),
+                    Err(NoAnswer::Deposed) => {
+                        return Err(unknown("the leader changed before it answered"));
+                    }
+                    Err(NoAnswer::Overdue) => return Err(unknown(OVERDUE)),
                     Ok(Err(_gone)) => return Err(unknown(LINK_ENDED)),
                     Ok(Ok(Err(SubmitError::NotLeader { hint: other }))) => other.or(hint),
                     Ok(Ok(Err(error))) => return Err(doubting(in_doubt, error)),
@@ -186,19 +200,27 @@ impl ClientServer {
         }
     }
 
-    /// Waits for the answer of a leader, but not when another one is known: it may be frozen or cut off.
+    /// Waits for the answer of a leader, but not when another one is known: it may be frozen or cut off. Nor for long after
+    /// `due`, when the leader has answered by itself.
     async fn unless_deposed<T>(
         &self,
         leader: Option<NodeId>,
+        due: Instant,
         answer: oneshot::Receiver<T>,
-    ) -> Result<Result<T, oneshot::error::RecvError>, Deposed> {
+    ) -> Result<Result<T, oneshot::error::RecvError>, NoAnswer> {
         let mut known = self.shared.leader.clone();
         let another = known.wait_for(|known| known.is_some() && *known != leader);
         tokio::select! {
             biased;
             answer = answer => Ok(answer),
-            Ok(_) = another => Err(Deposed),
+            Ok(_) = another => Err(NoAnswer::Deposed),
+            () = sleep_until((due + OVERDUE_AFTER).into()) => Err(NoAnswer::Overdue),
         }
+    }
+
+    /// Whether too many wait here, whoever leads.
+    fn is_crowded(&self) -> bool {
+        self.shared.metrics.requests_waiting.outstanding() > MAX_WAITING_CALLERS
     }
 
     async fn read(&self, due: Instant, query: Bytes) -> Result<Answer, QueryRefused> {
@@ -357,8 +379,17 @@ fn in_time(context: Context) -> Instant {
     context.deadline.checked_sub(margin.clamp(least, most)).unwrap_or(context.deadline)
 }
 
-/// Another leader is known than the one that was asked.
-struct Deposed;
+/// Why an answer is not waited for any longer.
+enum NoAnswer {
+    /// Another leader is known than the one that was asked.
+    Deposed,
+    /// Its time is over.
+    Overdue,
+}
+
+const OVERDUE: &str = "the leader did not answer in time";
+/// How long after a request's time the leader's own word on it may still arrive.
+const OVERDUE_AFTER: Duration = Duration::from_millis(100);
 
 const LINK_ENDED: &str = "the link to the leader ended";
 /// Pause before a leader is asked again whether its handover is over.
@@ -381,6 +412,10 @@ impl Search {
 
     /// Whether a leader other than `tried` is known in time.
     async fn finds_another_than(&mut self, tried: Option<NodeId>) -> bool {
+        // A leader that is stopping refuses without naming anybody, while it is still the known one.
+        if tried.is_none() && self.leader.borrow().is_some() && !self.waits_a_little().await {
+            return false;
+        }
         let until = self.until();
         let another = self.leader.wait_for(|known| known.is_some() && *known != tried);
         timeout_at(until.into(), another).await.is_ok_and(|found| found.is_ok())

@@ -101,8 +101,7 @@ impl ClientServer {
         let node = self.shared.node.id.0;
         self.shared.leaving.begin();
         match timeout_at(due.into(), self.shared.leaving.outcome()).await {
-            Ok(Ok(())) => Ok(Operated::Left { node }),
-            Ok(Err(reason)) => Err(OperationError::MayNotLeave { reason }),
+            Ok(outcome) => outcome.map(|()| Operated::Left { node }),
             Err(_elapsed) => Err(unknown("it is still trying")),
         }
     }

@@ -184,10 +184,12 @@ impl PeerService for PeerServer {
     }
 
     async fn forward(self, _: Context, batch: Vec<Forward>) -> Answers {
+        // Without what is parked: that must not keep itself alive when the connection is gone.
+        let server = Self { parked: Arc::default(), ..self.clone() };
         let unanswered: FuturesUnordered<_> = (0..)
             .zip(batch)
             .map(|(place, request)| {
-                let server = self.clone();
+                let server = server.clone();
                 async move { (place, server.forward_one(request).await) }
             })
             .collect();

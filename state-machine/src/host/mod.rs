@@ -268,7 +268,8 @@ impl<M: Machine, T> Host<M, T> {
     }
 }
 
-fn result_bytes(result: &CommandResult) -> usize {
+/// What a result takes of the answer to its batch.
+pub(crate) fn result_bytes(result: &CommandResult) -> usize {
     match result {
         CommandResult::Done(bytes) | CommandResult::Refused(bytes) => bytes.len(),
         CommandResult::Skipped => 0,

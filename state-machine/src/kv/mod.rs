@@ -18,6 +18,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use crate::entries::{Entry, EntryKind};
+use crate::host::{MAX_ANSWER_BYTES, result_bytes};
 use crate::machine::{LogId, Machine, MachineError, RestoreFailure};
 use crate::rpc::{CommandResult, Verdict};
 use command::{Command, MAX_VALUE_BYTES, Swap, encode_swap, encode_value};
@@ -62,7 +63,15 @@ impl<E: Engine> Machine for Kv<E> {
             index: self.engine.applied().index + entries.len() as u64,
         };
         let mut batch = Batch { engine: &self.engine, changes: BTreeMap::new() };
-        let results = entries.iter().map(|entry| batch.run(entry)).collect::<Result<_, _>>()?;
+        let mut results = Vec::with_capacity(entries.len());
+        let mut room_bytes = MAX_ANSWER_BYTES;
+        for entry in entries {
+            // What the host would leave out is not even gathered: many short commands can have huge answers.
+            let result = batch.run(entry)?;
+            let left_bytes = room_bytes.checked_sub(result_bytes(&result));
+            room_bytes = left_bytes.unwrap_or(room_bytes);
+            results.push(if left_bytes.is_some() { result } else { CommandResult::Skipped });
+        }
         let changes = batch.changes;
         self.engine.write(changes, applied)?;
         Ok(results)
