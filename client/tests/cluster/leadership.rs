@@ -75,7 +75,8 @@ async fn a_target_that_is_frozen_leaves_leadership_where_it_was() {
     let other = cluster.numbers().find(|node| ![leader, frozen].contains(node)).unwrap();
     let told = ask(&[cluster.endpoint(other)], &["transfer", &target]);
     cluster.node(frozen).signal(Program::Raft, Signal::CONT);
-    assert_eq!(told.code, Some(1), "{}{}", told.out, told.err);
+    // Not refused: the target may have begun to stand for election, and is allowed to win when it thaws.
+    assert_eq!(told.code, Some(3), "{}{}", told.out, told.err);
     assert!(told.err.contains("did not take over in time"), "{}", told.err);
     let mut caller = Caller::new(vec![cluster.endpoint(leader)], 0);
     caller.open_session().await;
