@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::member::MemberId;
 use super::settings::{Settings, scaled};
 
-/// A running suspicion: it ends with a refutation or with death at [`Suspicion::deadline_ms`].
+/// A running suspicion: it ends with a refutation or with death at its deadline.
 ///
 /// One accuser may be wrong because its own network is; so the first accusation alone gives the suspect the longest
 /// time, and each independent confirmation shortens it:
