@@ -46,7 +46,7 @@ mod verdict;
 
 pub use client::{Answer, Client, Receipt};
 pub use error::{Error, Refusal, Tried};
-pub use operation::LEAVE_PATIENCE;
+pub use operation::{LEAVE_PATIENCE, SNAPSHOT_PATIENCE, SnapshotTaken};
 pub use options::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ENDPOINT, DEFAULT_PATIENCE, DEFAULT_TIMEOUT, Options,
 };

@@ -27,6 +27,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many more.
+    pub fn add_many(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
     /// So many.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -126,6 +131,18 @@ pub struct Metrics {
     pub requests_waiting: Tickets,
     /// HTTP connections that found no room.
     pub http_turned_away: Counter,
+    /// Bytes of entries in the log after the newest snapshot of its own that this node has taken or found.
+    pub log_grown_bytes: AtomicU64,
+    /// Snapshots of the state machine that became durable.
+    pub snapshots_taken: Counter,
+    /// Snapshots that could not be taken.
+    pub snapshots_failed: Counter,
+    /// Snapshots of the leader that replaced the log.
+    pub snapshots_installed: Counter,
+    /// Bytes of snapshots sent to peers.
+    pub snapshot_bytes_sent: Counter,
+    /// Bytes of snapshots that came from leaders.
+    pub snapshot_bytes_received: Counter,
     handed: AtomicU64,
     synced: AtomicU64,
     /// Last time that the log was given something while idle, or finished something, in milliseconds since `begun`.
@@ -150,6 +167,12 @@ impl Default for Metrics {
             http_connections: Tickets::default(),
             requests_waiting: Tickets::default(),
             http_turned_away: Counter::default(),
+            log_grown_bytes: AtomicU64::new(0),
+            snapshots_taken: Counter::default(),
+            snapshots_failed: Counter::default(),
+            snapshots_installed: Counter::default(),
+            snapshot_bytes_sent: Counter::default(),
+            snapshot_bytes_received: Counter::default(),
             handed: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             log_moved_ms: AtomicU64::new(0),

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::consensus::NodeId;
 use crate::inbound::{GRACE, Inbound};
+use crate::keeper;
 use crate::leaving::Leaving;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -21,6 +22,7 @@ use crate::room::Room;
 use crate::roster_link::Sight;
 use crate::rpc::wire::{self, Hello, HelloError, Io, Listener, Refusal, Service};
 use crate::rpc::{client, peer};
+use crate::transfer::Receiver;
 pub(crate) use client_service::ClientServer;
 use peer_service::PeerServer;
 
@@ -44,6 +46,10 @@ pub struct Shared {
     pub leader: watch::Receiver<Option<NodeId>>,
     /// Whether this node is to leave.
     pub leaving: Arc<Leaving>,
+    /// Takes orders for snapshots.
+    pub snapshot_orders: mpsc::Sender<keeper::Order>,
+    /// Takes snapshots of leaders in.
+    pub receiver: Arc<Receiver>,
     /// How long a request that found no leader waits for one: as long as an election may take.
     pub election_timeout: Duration,
     /// Unit of the stages' time.

@@ -247,6 +247,14 @@ pub struct NodeStatus {
     pub version: String,
     /// `host:port` of its HTTP port.
     pub http_address: String,
+    /// First entry that its log holds.
+    pub first_index: u64,
+    /// Last entry of its newest snapshot; zero without one.
+    pub snapshot_index: u64,
+    /// Size of that snapshot's file.
+    pub snapshot_bytes: u64,
+    /// Size of the log's files.
+    pub log_bytes: u64,
 }
 
 impl NodeStatus {

@@ -18,7 +18,8 @@ use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::client::{self, OpenSession, Submit};
 use crate::rpc::operation::Operate;
 use crate::rpc::peer::{
-    Answers, AppendEntries, AppendReply, Ballot, BallotReply, Forward, Forwarded, PeerService,
+    Answers, AppendEntries, AppendReply, Ballot, BallotReply, Forward, Forwarded, InstallReply,
+    InstallSnapshot, PeerService, SnapshotOffer, SnapshotPiece, SnapshotRefusal,
 };
 
 /// Batches of one peer that wait for their last answers; further ones are answered as a whole only.
@@ -108,6 +109,9 @@ impl PeerServer {
                 Forwarded::Operate(self.local.operate_until(due, request).await)
             }
             Forward::Leave => Forwarded::Leave(self.local.may_leave(self.peer).await),
+            Forward::SnapshotTurn(request) => {
+                Forwarded::SnapshotTurn(self.local.snapshot_turn(self.peer, request).await)
+            }
         }
     }
 
@@ -205,5 +209,35 @@ impl PeerService for PeerServer {
             Some(unanswered) => self.answer(unanswered).await,
             None => Answers::default(),
         }
+    }
+
+    // A task of its own: a caller that leaves must not leave a disk at work behind that the next call does not know of.
+    async fn offer_snapshot(
+        self,
+        _: Context,
+        offer: SnapshotOffer,
+    ) -> Result<u64, SnapshotRefusal> {
+        let (receiver, from) = (Arc::clone(&self.shared.receiver), self.peer);
+        let taken = tokio::spawn(async move { receiver.offer(from, offer).await }).await;
+        taken.unwrap_or_else(|panic| Err(SnapshotRefusal::Storage { reason: panic.to_string() }))
+    }
+
+    async fn write_snapshot(
+        self,
+        _: Context,
+        piece: SnapshotPiece,
+    ) -> Result<u64, SnapshotRefusal> {
+        let (receiver, from) = (Arc::clone(&self.shared.receiver), self.peer);
+        let taken = tokio::spawn(async move { receiver.write(from, piece).await }).await;
+        taken.unwrap_or_else(|panic| Err(SnapshotRefusal::Storage { reason: panic.to_string() }))
+    }
+
+    async fn install_snapshot(self, _: Context, request: InstallSnapshot) -> InstallReply {
+        let question = Message::InstallSnapshot(request.meta);
+        let answer = self.ask(self.envelope(request.term, question)).await;
+        let Message::SnapshotResponse(response) = answer.body else {
+            unreachable!("the core answers an install by {:?}", answer.body);
+        };
+        InstallReply { term: answer.term, response }
     }
 }

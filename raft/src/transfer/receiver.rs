@@ -1,0 +1,154 @@
+//! The receiving end: one transfer at a time, the newest leader's.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::{JoinError, spawn_blocking};
+
+use crate::consensus::{NodeId, Term};
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::pipeline::digest_entries::EntriesEvent;
+use crate::rpc::peer::{SnapshotOffer, SnapshotPiece, SnapshotRefusal};
+use crate::session::Image;
+use crate::snapshot::{Description, Receiving, SnapshotError, SnapshotId, Store};
+
+/// Takes snapshots in, for all connections of the process.
+#[derive(Debug)]
+pub struct Receiver {
+    store: Arc<Store>,
+    node: Arc<Node>,
+    inbox: mpsc::Sender<EntriesEvent>,
+    metrics: Arc<Metrics>,
+    current: Mutex<Option<Transfer>>,
+}
+
+/// The transfer under way.
+#[derive(Debug)]
+struct Transfer {
+    from: NodeId,
+    term: Term,
+    offered: Description,
+    /// Away while the disk works on it.
+    file: Option<Receiving>,
+}
+
+impl Receiver {
+    /// Nothing is under way.
+    pub fn new(
+        store: Arc<Store>,
+        node: Arc<Node>,
+        inbox: mpsc::Sender<EntriesEvent>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { store, node, inbox, metrics, current: Mutex::default() }
+    }
+
+    /// Where the snapshots are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Begins or resumes a transfer; answers how many bytes are there.
+    pub async fn offer(&self, from: NodeId, offer: SnapshotOffer) -> Result<u64, SnapshotRefusal> {
+        let mut current = self.current.lock().await;
+        if current.as_ref().is_some_and(|transfer| transfer.term > offer.term) {
+            return Err(SnapshotRefusal::Superseded);
+        }
+        *current = None;
+        let SnapshotOffer { term, id, meta, bytes } = offer;
+        let offered = Description { id: SnapshotId(id), meta, bytes };
+        if self.store.newest().as_ref() == Some(&offered) {
+            // The core may have had no use for it when it came, or this process was restarted since.
+            self.announce(offered).await?;
+            return Ok(bytes);
+        }
+        let (store, cluster) = (Arc::clone(&self.store), self.node.known_cluster().await);
+        let wanted = offered.clone();
+        let file = spawn_blocking(move || store.receive(&wanted, cluster)).await;
+        let file = file.map_err(|panic| bad(&panic))?.map_err(|error| refusal(&error))?;
+        let have = file.offset();
+        tracing::info!(%from, index = offered.meta.last.index.0, bytes, have, "receiving a snapshot");
+        *current = Some(Transfer { from, term, offered, file: Some(file) });
+        Ok(have)
+    }
+
+    /// Takes the next piece; answers how many bytes are there. After the last one the snapshot is durable and the core knows.
+    pub async fn write(&self, from: NodeId, piece: SnapshotPiece) -> Result<u64, SnapshotRefusal> {
+        let mut current = self.current.lock().await;
+        let SnapshotPiece { term, id, offset, bytes } = piece;
+        let is_ours = |transfer: &&mut Transfer| {
+            (transfer.from, transfer.term, transfer.offered.id.0) == (from, term, id)
+        };
+        let transfer = current.as_mut().filter(is_ours).ok_or(SnapshotRefusal::Superseded)?;
+        let whole = transfer.offered.bytes;
+        // A caller that leaves in the middle of this drops the file: the next offer reads how much there is.
+        let mut file = transfer.file.take().ok_or(SnapshotRefusal::Superseded)?;
+        if offset != file.offset() {
+            let have = file.offset();
+            transfer.file = Some(file);
+            // It was sent before, and its answer was lost.
+            let is_known = offset < have && offset + bytes.len() as u64 <= have;
+            return if is_known { Ok(have) } else { Err(SnapshotRefusal::WrongOffset { have, got: offset }) };
+        }
+        let length = bytes.len() as u64;
+        let written = spawn_blocking(move || {
+            let have = file.push(offset, &bytes)?;
+            if have < whole { Ok(Written::Part(file)) } else { file.finish().map(Written::Whole) }
+        });
+        let written = written.await.map_err(|panic| bad(&panic))?;
+        self.metrics.snapshot_bytes_received.add_many(length);
+        match written {
+            Ok(Written::Part(file)) => {
+                let have = file.offset();
+                transfer.file = Some(file);
+                Ok(have)
+            }
+            Ok(Written::Whole(description)) => {
+                *current = None;
+                self.announce(description).await?;
+                Ok(whole)
+            }
+            Err(error) => {
+                *current = None;
+                tracing::warn!(%from, %error, "cannot receive a snapshot");
+                Err(refusal(&error))
+            }
+        }
+    }
+
+    /// Hands a durable snapshot to the core, with its table of sessions.
+    async fn announce(&self, description: Description) -> Result<(), SnapshotRefusal> {
+        let store = Arc::clone(&self.store);
+        let wanted = description.clone();
+        let image = spawn_blocking(move || load_image(&store, &wanted)).await;
+        let image = image.map_err(|panic| bad(&panic))??;
+        let meta = description.meta;
+        let event = EntriesEvent::SnapshotReceived { meta, image: Box::new(image) };
+        let stopping = |_closed| SnapshotRefusal::Storage { reason: "this node is stopping".to_owned() };
+        self.inbox.send(event).await.map_err(stopping)
+    }
+}
+
+/// What became of a piece.
+enum Written {
+    Part(Receiving),
+    Whole(Description),
+}
+
+fn load_image(store: &Store, snapshot: &Description) -> Result<Image, SnapshotRefusal> {
+    let bytes = store.image(snapshot).map_err(|error| refusal(&error))?;
+    Image::decode(&bytes).map_err(|error| SnapshotRefusal::Bad { reason: error.to_string() })
+}
+
+fn refusal(error: &SnapshotError) -> SnapshotRefusal {
+    let reason = error.to_string();
+    match error {
+        SnapshotError::Disk(_) => SnapshotRefusal::Storage { reason },
+        _ => SnapshotRefusal::Bad { reason },
+    }
+}
+
+fn bad(panic: &JoinError) -> SnapshotRefusal {
+    SnapshotRefusal::Storage { reason: format!("internal error: {panic}") }
+}
