@@ -41,7 +41,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Problem>
         metrics: Arc::clone(&api.shared.metrics),
         name: api.shared.node.name.clone(),
         fsync: api.shared.fsync,
-        snapshot: api.shared.receiver.store().newest(),
+        snapshot: api.shared.receiver.shelf().store().newest(),
     };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(scrape));
@@ -178,7 +178,7 @@ impl Scrape {
         )?;
         let bytes = metrics.log_bytes.load(Ordering::Relaxed);
         page.gauge("outrigger_log_bytes", "Size of the log's files", bytes)?;
-        let first = self.status.base.next().0;
+        let first = self.status.first_index.0;
         page.gauge("outrigger_log_first_index", "First entry that the log holds", first)?;
         let stalled = metrics.log_stalled().as_secs_f64();
         page.gauge("outrigger_log_stalled_seconds", "Since when the log finishes nothing", stalled)

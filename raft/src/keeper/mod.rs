@@ -52,7 +52,7 @@ pub type Order = oneshot::Sender<Result<Description, String>>;
 #[derive(Debug)]
 pub struct Keeper {
     /// The files.
-    pub store: Arc<Store>,
+    pub store: Store,
     /// Who we are.
     pub node: Arc<Node>,
     /// The first stage.

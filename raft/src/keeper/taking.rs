@@ -11,13 +11,12 @@ use state_machine::rpc::{
 };
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
 use super::Keeper;
 use crate::consensus::{Index, LogId, SnapshotMeta, Term};
 use crate::deadline;
 use crate::pace::Pace;
-use crate::pipeline::digest_commits::CommitsEvent;
+use crate::pipeline::digest_commits::{Capture, CaptureRefused, CommitsEvent};
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::session::Image;
 use crate::snapshot::{Description, SnapshotError, Taking};
@@ -25,8 +24,6 @@ use crate::snapshot::{Description, SnapshotError, Taking};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for the machine's answer to one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for the stages, which may still have to read what the machine has applied already.
-const STAGES_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Why there is no snapshot. The one before stays, and nothing is lost.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +34,9 @@ pub(super) enum TakeError {
     /// The machine gave something that it should not.
     #[error("the state machine is wrong: {0}")]
     Wrong(String),
+    /// The session table is not as new as the machine.
+    #[error(transparent)]
+    Capture(#[from] CaptureRefused),
     /// A stage has no answer.
     #[error("{0}")]
     Stage(&'static str),
@@ -105,15 +105,9 @@ impl Keeper {
 
     async fn capture(&self, at_least: Index) -> Result<Image, TakeError> {
         let (reply, image) = oneshot::channel();
-        let event = CommitsEvent::Capture { at_least, reply };
+        let event = CommitsEvent::Capture(Capture { at_least, reply });
         self.commits.send(event).await.map_err(|_closed| STOPPING)?;
-        match timeout(STAGES_TIMEOUT, image).await {
-            Ok(Ok(image)) => Ok(image),
-            Ok(Err(_gone)) => Err(STOPPING),
-            Err(_elapsed) => {
-                Err(TakeError::Stage("raft has not read yet what the state machine has applied"))
-            }
-        }
+        Ok(image.await.map_err(|_gone| STOPPING)??)
     }
 
     async fn describe(&self, pinned: LogId) -> Result<SnapshotMeta, TakeError> {
@@ -139,7 +133,7 @@ impl Keeper {
         meta: SnapshotMeta,
         image: Image,
     ) -> Result<Description, TakeError> {
-        let (store, cluster) = (Arc::clone(&self.store), self.node.known_cluster().await);
+        let (store, cluster) = (self.store.clone(), self.node.known_cluster().await);
         let begin = move || store.take(&meta, cluster, &image.encode());
         let mut file = spawn_blocking(begin).await??;
         let mut pace = Pace::new(self.bytes_per_s);

@@ -300,7 +300,7 @@ impl ClientService for ClientServer {
         };
         let node = &self.shared.node;
         let commits = self.shared.commits.borrow().clone();
-        let snapshot = self.shared.receiver.store().newest();
+        let snapshot = self.shared.receiver.shelf().store().newest();
         let ids =
             |ids: &std::collections::BTreeSet<NodeId>| ids.iter().map(NodeId::to_string).collect();
         NodeStatus {
@@ -324,7 +324,7 @@ impl ClientService for ClientServer {
             fsync: self.shared.fsync,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             http_address: node.http_address.clone(),
-            first_index: status.base.next().0,
+            first_index: status.first_index.0,
             snapshot_index: snapshot.as_ref().map_or(0, |snapshot| snapshot.meta.last.index.0),
             snapshot_bytes: snapshot.map_or(0, |snapshot| snapshot.bytes),
             log_bytes: self.shared.metrics.log_bytes.load(Ordering::Relaxed),

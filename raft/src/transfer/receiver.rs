@@ -11,12 +11,13 @@ use crate::node::Node;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::peer::{SnapshotOffer, SnapshotPiece, SnapshotRefusal};
 use crate::session::Image;
-use crate::snapshot::{Description, Receiving, SnapshotError, SnapshotId, Store};
+use crate::shelf::Shelf;
+use crate::snapshot::{Description, Receiving, SnapshotError, SnapshotId};
 
 /// Takes snapshots in, for all connections of the process.
 #[derive(Debug)]
 pub struct Receiver {
-    store: Arc<Store>,
+    shelf: Shelf,
     node: Arc<Node>,
     inbox: mpsc::Sender<EntriesEvent>,
     metrics: Arc<Metrics>,
@@ -36,17 +37,17 @@ struct Transfer {
 impl Receiver {
     /// Nothing is under way.
     pub fn new(
-        store: Arc<Store>,
+        shelf: Shelf,
         node: Arc<Node>,
         inbox: mpsc::Sender<EntriesEvent>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { store, node, inbox, metrics, current: Mutex::default() }
+        Self { shelf, node, inbox, metrics, current: Mutex::default() }
     }
 
     /// Where the snapshots are.
-    pub fn store(&self) -> &Store {
-        &self.store
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
     }
 
     /// Begins or resumes a transfer; answers how many bytes are there.
@@ -58,12 +59,12 @@ impl Receiver {
         *current = None;
         let SnapshotOffer { term, id, meta, bytes } = offer;
         let offered = Description { id: SnapshotId(id), meta, bytes };
-        if self.store.newest().as_ref() == Some(&offered) {
+        if self.shelf.find(offered.meta.last).as_ref() == Some(&offered) {
             // The core may have had no use for it when it came, or this process was restarted since.
             self.announce(offered).await?;
             return Ok(bytes);
         }
-        let (store, cluster) = (Arc::clone(&self.store), self.node.known_cluster().await);
+        let (store, cluster) = (self.shelf.store().clone(), self.node.known_cluster().await);
         let wanted = offered.clone();
         let file = spawn_blocking(move || store.receive(&wanted, cluster)).await;
         let file = file.map_err(|panic| bad(&panic))?.map_err(|error| refusal(&error))?;
@@ -119,9 +120,8 @@ impl Receiver {
 
     /// Hands a durable snapshot to the core, with its table of sessions.
     async fn announce(&self, description: Description) -> Result<(), SnapshotRefusal> {
-        let store = Arc::clone(&self.store);
-        let wanted = description.clone();
-        let image = spawn_blocking(move || load_image(&store, &wanted)).await;
+        let (shelf, wanted) = (self.shelf.clone(), description.clone());
+        let image = spawn_blocking(move || load_image(&shelf, &wanted)).await;
         let image = image.map_err(|panic| bad(&panic))??;
         let meta = description.meta;
         let event = EntriesEvent::SnapshotReceived { meta, image: Box::new(image) };
@@ -136,16 +136,31 @@ enum Written {
     Whole(Description),
 }
 
-fn load_image(store: &Store, snapshot: &Description) -> Result<Image, SnapshotRefusal> {
-    let bytes = store.image(snapshot).map_err(|error| refusal(&error))?;
-    Image::decode(&bytes).map_err(|error| SnapshotRefusal::Bad { reason: error.to_string() })
+fn load_image(shelf: &Shelf, snapshot: &Description) -> Result<Image, SnapshotRefusal> {
+    let bytes = shelf.image(snapshot).map_err(|error| refusal(&error))?;
+    let image = Image::decode(&bytes);
+    let image = image.map_err(|error| SnapshotRefusal::Bad { reason: error.to_string() })?;
+    if image.covers(&snapshot.meta) {
+        return Ok(image);
+    }
+    let reason = "its session table is older than what it holds".to_owned();
+    Err(SnapshotRefusal::Bad { reason })
 }
 
 fn refusal(error: &SnapshotError) -> SnapshotRefusal {
     let reason = error.to_string();
     match error {
-        SnapshotError::Disk(_) => SnapshotRefusal::Storage { reason },
-        _ => SnapshotRefusal::Bad { reason },
+        SnapshotError::Disk(_)
+        | SnapshotError::NoSpace(_)
+        | SnapshotError::Busy { .. }
+        | SnapshotError::Gone { .. }
+        | SnapshotError::Incomplete { .. } => SnapshotRefusal::Storage { reason },
+        SnapshotError::Damaged(_)
+        | SnapshotError::Foreign { .. }
+        | SnapshotError::UnknownVersion { .. }
+        | SnapshotError::Mismatch { .. }
+        | SnapshotError::GivenUp
+        | SnapshotError::TooLong { .. } => SnapshotRefusal::Bad { reason },
     }
 }
 

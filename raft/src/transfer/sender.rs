@@ -22,7 +22,8 @@ use crate::rpc::peer::{
     SnapshotRefusal,
 };
 use crate::rpc::wire::{Endpoint, Service};
-use crate::snapshot::{Description, RawReader, Store};
+use crate::shelf::Shelf;
+use crate::snapshot::{Description, RawReader};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for the answer to one call: the smallest piece passes a link of 1 kB/s in that time.
@@ -44,7 +45,7 @@ pub struct SendersContext {
     /// Who we are.
     pub node: Arc<Node>,
     /// The files.
-    pub store: Arc<Store>,
+    pub shelf: Shelf,
     /// The first stage.
     pub inbox: mpsc::Sender<EntriesEvent>,
     /// Ways to the peers.
@@ -142,7 +143,7 @@ impl Sender {
     /// Tries until the snapshot is installed, or until there is no progress any more.
     async fn deliver(&self) -> Result<InstallReply, String> {
         let last = self.meta.last;
-        let Some(snapshot) = self.context.store.find(last) else {
+        let Some(snapshot) = self.context.shelf.find(last) else {
             return Err(format!("the snapshot up to {last} is no longer here"));
         };
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
@@ -179,11 +180,10 @@ impl Sender {
         let mut have = self.offer(&client, snapshot).await?;
         progress.reached(have);
         tracing::info!(peer = %self.peer, index = self.meta.last.index.0, bytes = snapshot.bytes, have, "sending a snapshot");
-        let mut file = self.open(snapshot).await?;
+        let file = self.open(snapshot).await?;
         let mut pace = Pace::new(self.context.bytes_per_s);
         while have < snapshot.bytes {
-            let (reader, bytes) = read(file, have, *piece_bytes).await?;
-            file = reader;
+            let bytes = self.read(snapshot, &file, have, *piece_bytes).await?;
             let length = bytes.len();
             let begun = Instant::now();
             have = self.write(&client, snapshot, have, bytes, piece_bytes).await?;
@@ -253,21 +253,24 @@ impl Sender {
         }
     }
 
-    async fn open(&self, snapshot: &Description) -> Result<RawReader, Stop> {
-        let (store, snapshot) = (Arc::clone(&self.context.store), snapshot.clone());
-        let opened = spawn_blocking(move || store.raw(&snapshot)).await;
-        opened
-            .map_err(|panic| Stop::Refused(panic.to_string()))?
-            .map_err(|error| Stop::Refused(error.to_string()))
+    async fn open(&self, snapshot: &Description) -> Result<Arc<RawReader>, Stop> {
+        let (shelf, snapshot) = (self.context.shelf.clone(), snapshot.clone());
+        let opened = spawn_blocking(move || shelf.raw(&snapshot)).await;
+        let opened = opened.map_err(|panic| Stop::Refused(panic.to_string()))?;
+        opened.map(Arc::new).map_err(|error| Stop::Refused(error.to_string()))
     }
-}
 
-async fn read(file: RawReader, offset: u64, max_bytes: usize) -> Result<(RawReader, Bytes), Stop> {
-    let read = spawn_blocking(move || {
-        let bytes = file.read_at(offset, max_bytes)?;
-        Ok::<_, crate::snapshot::SnapshotError>((file, bytes))
-    });
-    read.await
-        .map_err(|panic| Stop::Refused(panic.to_string()))?
-        .map_err(|error| Stop::Refused(error.to_string()))
+    async fn read(
+        &self,
+        snapshot: &Description,
+        file: &Arc<RawReader>,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Bytes, Stop> {
+        let (shelf, snapshot) = (self.context.shelf.clone(), snapshot.clone());
+        let file = Arc::clone(file);
+        let read = spawn_blocking(move || shelf.read_raw(&snapshot, &file, offset, max_bytes));
+        let read = read.await.map_err(|panic| Stop::Refused(panic.to_string()))?;
+        read.map_err(|error| Stop::Refused(error.to_string()))
+    }
 }
