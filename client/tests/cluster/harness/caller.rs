@@ -21,6 +21,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an attempt that failed, so that a cluster without a leader is not flooded.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// One in so many commands is sent again although it was answered.
+const FORGETFULNESS: u64 = 5;
 
 /// Why one attempt has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -93,11 +95,20 @@ impl Caller {
         self.session = opened.await.session;
     }
 
-    /// Submits a command under a fresh number until it is applied.
+    /// Submits a command under a fresh number until it is applied. Every now and then it forgets the answer and asks again.
     pub(crate) async fn submit(&mut self, command: &Command) -> Submitted {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.submit_as(sequence, sequence, command).await
+        let submitted = self.submit_as(sequence, sequence, command).await;
+        if sequence.is_multiple_of(FORGETFULNESS) {
+            let again = self.submit_as(sequence, sequence, command).await;
+            assert_eq!(again.index, submitted.index, "session {}", self.session);
+            let is_same = again.outcome == submitted.outcome
+                || again.outcome == Outcome::AlreadyApplied
+                || submitted.outcome == Outcome::AlreadyApplied;
+            assert!(is_same, "session {}: {submitted:?}, then {again:?}", self.session);
+        }
+        submitted
     }
 
     /// Submits a command under a number of the caller's choice until it is applied.
@@ -127,6 +138,13 @@ impl Caller {
     pub(crate) async fn increment(&mut self, key: &str) -> Option<i64> {
         let key = key.to_owned().into();
         number(self.submit(&Command::Incr { key, by: 1 }).await.outcome)
+    }
+
+    /// Writes behind a value.
+    pub(crate) async fn append(&mut self, key: &str, text: &str) {
+        let (key, value) = (key.to_owned().into(), text.to_owned().into());
+        let submitted = self.submit(&Command::Append { key, value }).await;
+        assert!(!matches!(submitted.outcome, Outcome::Refused(_)), "{submitted:?}");
     }
 
     /// Reads a value, linearizably.
