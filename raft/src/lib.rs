@@ -37,6 +37,7 @@ pub mod roster_link;
 pub mod rpc;
 pub mod server;
 pub mod session;
+pub mod snapshot;
 pub mod tasks;
 pub mod wal;
 
