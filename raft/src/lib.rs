@@ -28,6 +28,7 @@ pub mod leaving;
 pub mod machine_link;
 pub mod metrics;
 pub mod node;
+pub mod offline;
 pub mod peers;
 pub mod pipeline;
 pub mod process;
