@@ -60,6 +60,8 @@ pub enum Timings {
 /// What can be said by flag, variable or file.
 #[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "raft", version, about = "Consensus sidecar: agrees with its peers on the order of commands", after_help = EXIT_CODES)]
+// The tools have arguments of their own, and take none of these settings: `offline` carries them out before settings are read.
+#[command(subcommands = crate::offline::commands(), args_conflicts_with_subcommands = true, subcommand_help_heading = "Tools for files that no process needs to be running for")]
 pub struct Settings {
     /// TOML file with these settings, its keys written with underscores (`port_base = 6000`)
     #[arg(long, env = "OUTRIGGER_CONFIG", value_name = "FILE")]

@@ -28,6 +28,7 @@ pub mod leaving;
 pub mod machine_link;
 pub mod metrics;
 pub mod node;
+pub mod offline;
 pub mod peers;
 pub mod pipeline;
 pub mod process;
@@ -37,6 +38,7 @@ pub mod roster_link;
 pub mod rpc;
 pub mod server;
 pub mod session;
+pub mod snapshot;
 pub mod tasks;
 pub mod wal;
 

@@ -25,7 +25,7 @@ impl DiskError {
 }
 
 /// Says what was being done to what when a system call failed.
-pub(super) trait During<T> {
+pub(crate) trait During<T> {
     fn during(self, action: &'static str, path: &Path) -> Result<T, DiskError>;
 }
 

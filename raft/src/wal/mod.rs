@@ -29,6 +29,7 @@ mod block;
 mod disk;
 mod error;
 mod frame;
+mod inspection;
 mod log;
 mod opening;
 mod prepare;
@@ -44,7 +45,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::disk::{Disk, DiskFile, RealDisk};
+pub(crate) use self::error::During;
 pub use self::error::{Damage, DiskError, Impossible, OpenError, ReadError, WriteError};
+pub use self::inspection::{Held, Inspection, Item, SegmentSummary, inspect};
+pub(crate) use self::opening::LOCK_FILE;
+pub(crate) use self::record::{decode_meta, encode_meta};
 pub use self::writer::{SyncCost, WalEvent, Writer};
 
 use self::block::BLOCK_BYTES;

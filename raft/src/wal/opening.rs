@@ -13,7 +13,8 @@ use super::segment::{Identity, file_name};
 use super::{Disk, DiskError, OpenError, Options, Wal};
 use crate::consensus::Restored;
 
-const LOCK_FILE: &str = "lock";
+/// Held by whoever has the log open.
+pub(crate) const LOCK_FILE: &str = "lock";
 
 impl Wal {
     /// Opens or creates the log in `dir`; returns what it holds, all of it durable.

@@ -6,7 +6,9 @@
 mod crash;
 mod damage;
 mod errors;
+mod inspection;
 mod model;
 mod refusals;
+#[path = "../support/simulated_disk.rs"]
 mod simulated_disk;
 mod threads;
