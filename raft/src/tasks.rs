@@ -70,12 +70,17 @@ pub fn log_events(
             drop(inbox.blocking_send(EntriesEvent::Fetched { purpose: purpose(token), entries }));
         }
         WalEvent::Fetched { token, entries: Err(error) } => match (purpose(token), error) {
-            // Truncated since the core asked, or not readable just now: it asks again if it still needs them.
-            (FetchFor::Core, error @ (ReadError::Beyond { .. } | ReadError::Disk(_))) => {
+            // Dropped or truncated since the core asked, or not readable just now: it asks again if it still needs them.
+            (
+                FetchFor::Core,
+                error @ (ReadError::Compacted { .. } | ReadError::Beyond { .. } | ReadError::Disk(_)),
+            ) => {
                 tracing::warn!(%error, "cannot read entries for a peer that is behind");
             }
             (FetchFor::Core | FetchFor::Feed(_), error) => drop(failed.blocking_send(error.into())),
         },
+        // Nobody asks yet.
+        WalEvent::Trailing { .. } => {}
         WalEvent::Failed(error) => drop(failed.blocking_send(error.into())),
     })
 }
@@ -327,6 +332,8 @@ mod tests {
     fn a_read_for_a_peer_that_finds_nothing_does_not_end_the_log() {
         let beyond = || ReadError::Beyond { last: Index(3) };
         assert!(failure_of(FetchFor::Core, beyond()).is_none());
+        let compacted = ReadError::Compacted { first: Index(9) };
+        assert!(failure_of(FetchFor::Core, compacted).is_none(), "the peer gets a snapshot");
         let source = io::Error::from(io::ErrorKind::Other);
         let unreadable = DiskError { action: "read", path: "segment".into(), source };
         assert!(failure_of(FetchFor::Core, unreadable.into()).is_none());

@@ -1,11 +1,14 @@
 //! A network that loses, delays, reorders and repeats messages, and that can be cut in one direction only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
-use raft::consensus::{Envelope, NodeId};
+use raft::consensus::{Envelope, Message, NodeId};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
+/// Between two and twenty-six heartbeats.
+const LATE_TICKS: RangeInclusive<u64> = 5..=53;
 /// A hundred heartbeats.
 const STRAGGLER_TICKS: u64 = 200;
 
@@ -18,12 +21,20 @@ pub struct Weather {
     pub duplication: f64,
     /// Longest delay, in ticks, inclusive; two messages with different delays overtake each other.
     pub delay_ticks: u64,
+    /// Chance that an answer is held back for [`LATE_TICKS`].
+    pub late_answers: f64,
     /// Chance that a copy is held back for up to [`STRAGGLER_TICKS`]: until its term, or its sender's whole reign, is over.
     pub stragglers: f64,
 }
 
 impl Weather {
-    pub const CALM: Self = Self { loss: 0.0, duplication: 0.0, delay_ticks: 0, stragglers: 0.0 };
+    pub const CALM: Self = Self {
+        loss: 0.0,
+        duplication: 0.0,
+        delay_ticks: 0,
+        late_answers: 0.0,
+        stragglers: 0.0,
+    };
 }
 
 /// Messages under way and links that are cut.
@@ -75,10 +86,28 @@ impl Network {
     fn enqueue(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) {
         let straggles = rng.random_bool(self.weather.stragglers);
         let longest = if straggles { STRAGGLER_TICKS } else { self.weather.delay_ticks };
-        let due = now + rng.random_range(0..=longest);
+        let is_late = self.weather.late_answers > 0.0
+            && is_answer(&envelope.body)
+            && rng.random_bool(self.weather.late_answers);
+        let delay = if is_late { LATE_TICKS } else { 0..=longest };
+        let due = now + rng.random_range(delay);
         // A random number in front of the serial one shuffles what is due in the same tick.
         let order = if longest == 0 { 0 } else { rng.random_range(0..16) };
         self.sent += 1;
         self.under_way.insert((due, order << 48 | self.sent), envelope);
+    }
+}
+
+fn is_answer(body: &Message) -> bool {
+    match body {
+        Message::PreVoteResponse(_)
+        | Message::VoteResponse(_)
+        | Message::AppendResponse(_)
+        | Message::SnapshotResponse(_) => true,
+        Message::PreVote(_)
+        | Message::Vote(_)
+        | Message::Append(_)
+        | Message::InstallSnapshot(_)
+        | Message::TimeoutNow => false,
     }
 }
