@@ -44,7 +44,7 @@ enum Caller {
 }
 
 impl ForwardItem {
-    /// A command or a new session, to be answered until `due`.
+    /// A command, a new session or a change of one, to be answered until `due`.
     pub fn submit(request: Forward, due: Instant) -> (Self, oneshot::Receiver<SubmitResult>) {
         let (caller, answer) = oneshot::channel();
         (Self { request, due, caller: Caller::Submit(caller) }, answer)
@@ -93,7 +93,10 @@ impl ForwardItem {
         match &self.request {
             Forward::Submit { command, .. } => command.len(),
             Forward::Query { query, .. } => query.len(),
-            Forward::OpenSession { .. } | Forward::Operate { .. } | Forward::Leave => 0,
+            Forward::OpenSession { .. }
+            | Forward::ChangeSession { .. }
+            | Forward::Operate { .. }
+            | Forward::Leave => 0,
         }
     }
 }
@@ -255,6 +258,7 @@ mod tests {
         let sequence = |item: &ForwardItem| match item.request {
             Forward::Submit { sequence, .. } => sequence,
             Forward::OpenSession { .. }
+            | Forward::ChangeSession { .. }
             | Forward::Query { .. }
             | Forward::Operate { .. }
             | Forward::Leave => panic!("not a command"),
