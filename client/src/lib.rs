@@ -22,6 +22,7 @@
 //! | `client`, `kv` | requests, and the machine's verbs |
 //! | `operation` | what operators want: leadership that moves, nodes that leave |
 //! | `session` | session, sequence numbers, what the client has the answers of |
+//! | `renewal` | keeps an idle session from expiring |
 //! | `pursuit` | one request: attempts and pauses until it is settled |
 //! | `verdict` | what each failure tells of the command, and where to go on (pure) |
 //! | `leader`, `backoff` | which node to ask (pure), and when again (pure) |
@@ -41,6 +42,7 @@ mod leader;
 mod operation;
 mod options;
 mod pursuit;
+mod renewal;
 mod session;
 mod verdict;
 

@@ -49,7 +49,7 @@ enum Caller {
 }
 
 impl ForwardItem {
-    /// A command or a new session, to be answered until `due`.
+    /// A command, a new session or a change of one, to be answered until `due`.
     pub fn submit(request: Forward, due: Instant) -> (Self, oneshot::Receiver<SubmitResult>) {
         let (caller, answer) = oneshot::channel();
         (Self { request, due, caller: Caller::Submit(caller) }, answer)
@@ -110,6 +110,7 @@ impl ForwardItem {
             Forward::Submit { command, .. } => command.len(),
             Forward::Query { query, .. } => query.len(),
             Forward::OpenSession { .. }
+            | Forward::ChangeSession { .. }
             | Forward::Operate { .. }
             | Forward::Leave
             | Forward::SnapshotTurn(_) => 0,
@@ -282,6 +283,7 @@ mod tests {
         let sequence = |item: &ForwardItem| match item.request {
             Forward::Submit { sequence, .. } => sequence,
             Forward::OpenSession { .. }
+            | Forward::ChangeSession { .. }
             | Forward::Query { .. }
             | Forward::Operate { .. }
             | Forward::Leave => panic!("not a command"),

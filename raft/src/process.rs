@@ -16,7 +16,7 @@ use crate::continuity::{self, Discontinuity, Joined};
 use crate::http;
 use crate::identity::{DataDir, IdentityError};
 use crate::leaving::{ASK_EVERY, Leaver, Leaving};
-use crate::machine_link::{self, Feeder};
+use crate::machine_link::{self, Feeder, SnapshotPieces, SnapshotSource, SourceError};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::Peers;
@@ -237,7 +237,7 @@ impl Opened {
         let first = first_index(&restored);
         let empty = restored.last.index == Index(0);
         let stage = entries_stage(&config, &node, restored, first);
-        let second_stage = DigestCommits::new(first);
+        let second_stage = DigestCommits::new(first, None);
         let (status, commits_status) = watch::channel(second_stage.status());
         let peers = Peers::new(Arc::clone(&node), inbox.clone(), Arc::clone(&metrics));
         let shared = Shared {
@@ -410,7 +410,17 @@ async fn feed_machine(
     calls: mpsc::Receiver<MachineCall>,
 ) {
     let feeder = Feeder { cluster: node.known_cluster().await, node: node.id, boot: node.boot };
-    machine_link::run(machine, feeder, commits, calls).await;
+    machine_link::run(machine, feeder, Arc::new(NoSnapshots), commits, calls).await;
+}
+
+/// Stands where the snapshots will: until the log is compacted, nobody asks for one.
+#[derive(Debug)]
+struct NoSnapshots;
+
+impl SnapshotSource for NoSnapshots {
+    fn open(&self, _: &SnapshotMeta) -> Result<Box<dyn SnapshotPieces>, SourceError> {
+        Err(SourceError::Unavailable("none is kept".to_owned()))
+    }
 }
 
 /// Founds a cluster with this node as its only voter, unless gossip shows that there is one already. Also completes a

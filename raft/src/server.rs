@@ -288,7 +288,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (connection, mut events) = connection(&dir);
         let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
-        let forever = Forward::OpenSession { remaining_ms: u32::MAX };
+        let forever = Forward::OpenSession { remaining_ms: u32::MAX, ttl_ms: 0 };
         let mut answer = Box::pin(peer.forward(tarpc::context::current(), vec![forever]));
         assert!(futures_util::future::poll_immediate(&mut answer).await.is_none());
         let EntriesEvent::Submit(submission) = events.try_recv().unwrap() else {
@@ -302,7 +302,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (connection, mut events) = connection(&dir);
         let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
-        let slow = Forward::OpenSession { remaining_ms: u32::MAX };
+        let slow = Forward::OpenSession { remaining_ms: u32::MAX, ttl_ms: 0 };
         let command = bytes::Bytes::from(vec![7; client::MAX_COMMAND_BYTES + 1]);
         let (session, sequence, acked_below, remaining_ms) = (0, 0, 0, 1_000);
         let quick = Forward::Submit { session, sequence, acked_below, command, remaining_ms };
@@ -325,7 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (connection, mut events) = connection(&dir);
         let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
-        let slow = Forward::OpenSession { remaining_ms: u32::MAX };
+        let slow = Forward::OpenSession { remaining_ms: u32::MAX, ttl_ms: 0 };
         let command = bytes::Bytes::from(vec![7; client::MAX_COMMAND_BYTES + 1]);
         let (session, sequence, acked_below, remaining_ms) = (0, 0, 0, 1_000);
         let quick = Forward::Submit { session, sequence, acked_below, command, remaining_ms };

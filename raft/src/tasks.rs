@@ -77,6 +77,10 @@ pub fn log_events(
             ) => {
                 tracing::warn!(%error, "cannot read entries for a peer that is behind");
             }
+            // Replaced by a snapshot since they were asked for.
+            (purpose, ReadError::Compacted { .. }) => {
+                drop(inbox.blocking_send(EntriesEvent::FetchedNothing(purpose)));
+            }
             (FetchFor::Core | FetchFor::Feed(_), error) => drop(failed.blocking_send(error.into())),
         },
         // Nobody asks yet.
@@ -339,5 +343,9 @@ mod tests {
         assert!(failure_of(FetchFor::Core, unreadable.into()).is_none());
         assert!(failure_of(FetchFor::Core, ReadError::Stopped).is_some());
         assert!(failure_of(FetchFor::Feed(0), beyond()).is_some(), "committed entries stay");
+        for purpose in [FetchFor::Core, FetchFor::Feed(0)] {
+            let compacted = ReadError::Compacted { first: Index(9) };
+            assert!(failure_of(purpose, compacted).is_none(), "a snapshot stands in for them");
+        }
     }
 }

@@ -244,7 +244,12 @@ async fn a_named_command_keeps_its_name_and_a_session_is_named_as_it_was_given()
     let served = serve(Script::default()).await;
     let reply = served.ask("POST /v1/sessions", &[], "").await;
     assert_eq!((reply.status, reply.header("outrigger-session")), (201, Some("0000000000000005")));
-    assert_eq!(reply.body, br#"{"session":"0000000000000005"}"#);
+    assert_eq!(reply.body, br#"{"session":"0000000000000005","ttl_ms":3600000}"#);
+    let reply = served.ask("POST /v1/sessions?ttl_ms=90000", &[], "").await;
+    assert_eq!(reply.body, br#"{"session":"0000000000000005","ttl_ms":90000}"#);
+    for line in ["PUT /v1/sessions/0000000000000005", "DELETE /v1/sessions/0000000000000005"] {
+        assert_eq!(served.ask(line, &[], "").await.status, 204, "{line}");
+    }
     let name = ["Outrigger-Session: 0000000000000005", "Outrigger-Sequence: 9"];
     served.ask("POST /v1/submit", &name, "x").await;
     let acked = [name[0], name[1], "Outrigger-Acked-Below: 8"];
@@ -256,8 +261,17 @@ async fn a_named_command_keeps_its_name_and_a_session_is_named_as_it_was_given()
         .collect();
     assert_eq!(
         names,
-        [(Kind::OpenSession, 0, 0, 0), (Kind::Apply, 5, 9, 1), (Kind::Apply, 5, 9, 8)]
+        [
+            (Kind::OpenSession, 0, 0, 0),
+            (Kind::OpenSession, 0, 0, 0),
+            (Kind::RenewSession, 5, 0, 0),
+            (Kind::CloseSession, 5, 0, 0),
+            (Kind::Apply, 5, 9, 1),
+            (Kind::Apply, 5, 9, 8)
+        ]
     );
+    let bodies: Vec<&[u8]> = commands[..2].iter().map(|opening| &opening.body[..]).collect();
+    assert_eq!(bodies, [3_600_000u64.to_be_bytes(), 90_000u64.to_be_bytes()]);
 }
 
 #[tokio::test]
@@ -322,6 +336,9 @@ async fn what_became_of_a_command_is_told_by_status_and_document() {
             assert_eq!(reply.header("outrigger-index"), has_place.then_some("5"), "{line}");
         }
     }
+    let expired = Script { submit: Err(SubmitRefused::SessionExpired), ..Script::default() };
+    let reply = serve(expired).await.ask("PUT /v1/sessions/0000000000000005", &[], "").await;
+    assert_eq!((reply.status, reply.problem().0.as_str()), (410, "session-expired"));
     let forgotten = Script { submit: Ok((Index(5), Outcome::AlreadyApplied)), ..Script::default() };
     let reply = serve(forgotten).await.ask("POST /v1/submit", &[], "x").await;
     assert_eq!((reply.status, reply.header("outrigger-result")), (204, Some("not-kept")));
@@ -415,6 +432,13 @@ async fn bad_requests_are_told_what_is_wrong_and_reach_nobody() {
         ("POST /v1/submit?timeout=5", nothing, 400, "bad-request"),
         ("POST /v1/submit?timeout_ms=soon", nothing, 400, "bad-request"),
         ("POST /v1/submit?timeout_ms=0", nothing, 400, "bad-request"),
+        ("POST /v1/submit?ttl_ms=5", nothing, 400, "bad-request"),
+        ("POST /v1/sessions?ttl_ms=0", nothing, 400, "bad-request"),
+        ("POST /v1/sessions?ttl_ms=86400001", nothing, 400, "bad-request"),
+        ("POST /v1/sessions?ttl_ms=soon", nothing, 400, "bad-request"),
+        ("PUT /v1/sessions/5", nothing, 400, "bad-request"),
+        ("DELETE /v1/sessions/000000000000000g", nothing, 400, "bad-request"),
+        ("GET /v1/sessions/0000000000000005", nothing, 405, "method-not-allowed"),
         ("POST /v1/submit", &[half_named], 400, "bad-request"),
         ("POST /v1/query", &["Outrigger-Forward: maybe"], 400, "bad-request"),
         ("GET /readyz?verbos", nothing, 400, "bad-request"),

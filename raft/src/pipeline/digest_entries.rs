@@ -3,6 +3,8 @@
 //! It drains all events that wait, steps the core, and hands out what to do: log and peers together, then whatever became
 //! ready. It never waits for a full queue; past a bound a caller is told `Busy`, and the ticking goes on.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,10 +23,11 @@ use crate::command::{Command, Kind};
 use crate::consensus::{
     BatchNo, Entry, Envelope, Event, Fetch, HardState, Index, Input, LogId, Membership,
     MembershipChange, Message, NodeId, Output, Payload, Persist, Proposal, ProposalId, Raft,
-    ReadId, Refusal, RoleName, Status, Token,
+    ReadId, Refusal, RoleName, SnapshotMeta, Status, Token,
 };
 use crate::roster::{Autopilot, Candidate};
 use crate::rpc::peer::LeaveAnswer;
+use crate::session::{Image, Name};
 
 /// Callers that wait in both stages, those of commands and of reads each; one more is refused with `Busy`.
 pub const MAX_WAITING_CALLERS: usize = 16 * 1024;
@@ -35,7 +38,7 @@ const HOUSEKEEPING_TICKS: u64 = 5;
 /// A peer's request that the core does not answer is forgotten after this many ticks; the peer asks again.
 const PEER_ANSWER_TICKS: u64 = 1_000;
 
-/// A client's command, or with `kind` [`Kind::OpenSession`] its wish for a session.
+/// A client's command, or with another `kind` than [`Kind::Apply`] its wish concerning a session.
 #[derive(Debug)]
 pub struct Submission {
     /// What it asks for.
@@ -99,6 +102,17 @@ pub enum EntriesEvent {
         /// Consecutive entries, at least one.
         entries: Vec<Entry>,
     },
+    /// What was to be read is not in the log any more.
+    FetchedNothing(FetchFor),
+    /// A snapshot of our own is durable.
+    SnapshotTaken(SnapshotMeta),
+    /// A snapshot from the leader is durable.
+    SnapshotReceived {
+        /// The snapshot.
+        meta: SnapshotMeta,
+        /// The session table in it.
+        image: Box<Image>,
+    },
     /// From the second stage.
     FromCommits(FromCommits),
     /// What gossip knows now.
@@ -152,6 +166,8 @@ pub struct EntriesActions {
     pub send: Vec<Envelope>,
     /// Read from the log.
     pub fetch: Vec<(FetchFor, Fetch, usize)>,
+    /// The log begins after this snapshot now: for the log, after what is in `persist`.
+    pub compact: Option<SnapshotMeta>,
     /// Give to the second stage, in order.
     pub to_commits: Vec<ToCommits>,
     /// Tell the operator; a change of the configuration also changes the links to peers.
@@ -174,6 +190,12 @@ pub struct DigestEntries {
     peers_waiting: BTreeMap<Token, (oneshot::Sender<Envelope>, u64)>,
     outbox: Outbox,
     feed: Feed,
+    /// The newest snapshot that we hold.
+    snapshot: Option<SnapshotMeta>,
+    /// The log holds what is above this.
+    base: Index,
+    /// The session table of a snapshot from the leader, while the core looks at that snapshot.
+    received: Option<Box<Image>>,
     /// Latest stamp in our log: stamps never fall.
     time_ms: u64,
     autopilot: Autopilot,
@@ -198,6 +220,9 @@ impl DigestEntries {
             peers_waiting: BTreeMap::new(),
             outbox: Outbox::default(),
             feed: Feed::new(first),
+            snapshot: None,
+            base: Index(0),
+            received: None,
             time_ms: 0,
             autopilot,
             handovers: Handovers::default(),
@@ -206,6 +231,16 @@ impl DigestEntries {
         };
         stage.note_stamps(tail);
         stage
+    }
+
+    /// Begins with a snapshot and a log that holds what is above `base`. The snapshot's session table has this log time: no
+    /// later stamp may be earlier.
+    #[must_use]
+    pub fn with_snapshot(mut self, snapshot: SnapshotMeta, base: Index, time_ms: u64) -> Self {
+        self.base = base;
+        self.snapshot = Some(snapshot);
+        self.time_ms = self.time_ms.max(time_ms);
+        self
     }
 
     /// Digests everything that waits. `clock_ms` is the wall clock, for stamps only.
@@ -277,6 +312,11 @@ impl DigestEntries {
                     self.hand_on(entries, actions);
                 }
             }
+            EntriesEvent::FetchedNothing(purpose) => self.miss(purpose),
+            EntriesEvent::SnapshotTaken(meta) => self.hold_snapshot(meta, actions),
+            EntriesEvent::SnapshotReceived { meta, image } => {
+                self.receive_snapshot(meta, image, actions);
+            }
             EntriesEvent::FromCommits(message) => self.hear_from_commits(message, actions),
             EntriesEvent::Candidates(candidates) => self.autopilot.candidates(&candidates),
             EntriesEvent::Bootstrap(membership) => self.step(Input::Bootstrap(membership), actions),
@@ -346,7 +386,8 @@ impl DigestEntries {
         let Submission { kind, session, sequence, acked_below, body, patience_ticks, reply } =
             submission;
         let expires = self.now.saturating_add(patience_ticks);
-        let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue() };
+        let name = Name::new(session, sequence).filter(|_| kind == Kind::Apply);
+        let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue(), name };
         if self.draining {
             return waiting.answer(Err(SubmitRefused::NotLeader { leader: self.other_leader() }));
         }
@@ -465,34 +506,9 @@ impl DigestEntries {
             FromCommits::Taken(last) => self.feed.taken(last),
             FromCommits::Applied(index) => self.step(Input::Applied(index), actions),
             FromCommits::Attach { attachment, applied, from } => {
-                let answer = if let Some(reason) = self.objection(applied) {
-                    ToCommits::MachineRefused { attachment, reason }
-                } else {
-                    self.feed.restart(from);
-                    ToCommits::FeedStarted { attachment }
-                };
-                actions.to_commits.push(answer);
+                actions.to_commits.push(self.take_on(attachment, applied, from));
             }
         }
-    }
-
-    /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
-    /// one that is beyond our log, or holds another entry than ours, was fed from another log.
-    fn objection(&self, applied: LogId) -> Option<String> {
-        let last = self.raft().last();
-        if applied.index > last.index {
-            return Some(format!(
-                "it has applied entry {} and our log ends at {}: it was fed from another log; give each raft its own state machine, or empty the machine's directory to have it rebuilt",
-                applied.index, last.index
-            ));
-        }
-        let term = self.raft().term_at(applied.index).filter(|_| applied.index.0 > 0)?;
-        (term != applied.term).then(|| {
-            format!(
-                "its entry {} is of term {}, ours of term {term}: it was fed from another log; empty the machine's directory to have it rebuilt",
-                applied.index, applied.term
-            )
-        })
     }
 
     fn fresh_id(&mut self) -> u64 {
@@ -520,6 +536,12 @@ impl DigestEntries {
             self.outbox.handed(persist.batch);
             self.note_stamps(&persist.append);
             actions.persist.push(persist);
+        }
+        if let Some(meta) = output.install {
+            self.install(meta, actions);
+        }
+        if let Some(base) = output.compact_to {
+            self.note_base(base, actions);
         }
         self.dispatch(output.messages, actions);
         let free = self.outbox.hold(output.messages_after_sync);

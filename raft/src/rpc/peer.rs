@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tarpc::client::NewClient;
 use tokio::task::JoinHandle;
 
-use super::client::{Answer, ConnectError, Outcome, QueryError, SubmitError};
+use super::client::{Answer, ConnectError, Outcome, QueryError, SessionChange, SubmitError};
 use super::operation::{Operated, Operation, OperationError};
 use super::wire::{self, Endpoint, Hello, Io};
 use crate::consensus::{
@@ -185,6 +185,8 @@ pub enum Forward {
     OpenSession {
         /// Time that is left to answer, in milliseconds.
         remaining_ms: u32,
+        /// How long it shall live unused, in milliseconds; zero = the default.
+        ttl_ms: u64,
     },
     /// A read.
     Query {
@@ -204,6 +206,15 @@ pub enum Forward {
     Leave,
     /// The sender wants to take a snapshot: answered at once.
     SnapshotTurn(TurnRequest),
+    /// A session that is to be renewed or closed.
+    ChangeSession {
+        /// The session.
+        session: u64,
+        /// What to do with it.
+        change: SessionChange,
+        /// Time that is left to answer, in milliseconds.
+        remaining_ms: u32,
+    },
 }
 
 /// Answers to some requests of a batch.
@@ -237,7 +248,7 @@ pub enum LeaveAnswer {
 /// Answer to a [`Forward`] of the same kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarded {
-    /// To a command or a new session: its index (a session's number is its index).
+    /// To a command, a new session or a change of one: its index (a session's number is its index).
     Submit(Result<(u64, Outcome), SubmitError>),
     /// To a read.
     Query(Result<Answer, QueryError>),

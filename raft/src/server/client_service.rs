@@ -11,17 +11,19 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::Shared;
-use crate::command::Kind;
+use crate::command::{Command, Kind};
 use crate::consensus::{Membership, NodeId, Status};
 use crate::forward::ForwardItem;
 use crate::pipeline::digest_entries::{EntriesEvent, MAX_WAITING_CALLERS, Submission, role_name};
 use crate::pipeline::{QueryRefused, SubmitRefused};
 use crate::rpc::client::{
-    Answer, ClientService, LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus,
-    OpenSession, Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
+    Answer, ChangeSession, ClientService, LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus,
+    NodeStatus, OpenSession, Outcome, Query, QueryError, SessionChange, SessionOpened, Submit,
+    SubmitError, Submitted,
 };
 use crate::rpc::operation::{Operate, Operated, OperationError};
 use crate::rpc::peer::Forward;
+use crate::session::granted_ttl_ms;
 
 /// Answers leave this much before the caller's deadline, so that they still arrive: an eighth of the time that there is, within
 /// these bounds. The stages look only every 50 ms whose time is up.
@@ -46,16 +48,35 @@ impl ClientServer {
         due: Instant,
         request: OpenSession,
     ) -> Result<SessionOpened, SubmitError> {
+        let ttl_ms = granted_ttl_ms(request.ttl_ms);
         let opening = Submit {
             session: 0,
             sequence: 0,
             acked_below: 0,
-            command: Bytes::new(),
+            command: Command::ttl_body(ttl_ms),
             forward: request.forward,
         };
-        let forward = |remaining_ms| Forward::OpenSession { remaining_ms };
+        let forward = |remaining_ms| Forward::OpenSession { remaining_ms, ttl_ms };
         let (session, _) = self.carry(due, Kind::OpenSession, &opening, forward).await?;
-        Ok(SessionOpened { session })
+        Ok(SessionOpened { session, ttl_ms })
+    }
+
+    /// Returns where the change stands in the log.
+    pub(super) async fn change_session_until(
+        &self,
+        due: Instant,
+        request: ChangeSession,
+    ) -> Result<u64, SubmitError> {
+        let ChangeSession { session, change, forward } = request;
+        let kind = match change {
+            SessionChange::Renew => Kind::RenewSession,
+            SessionChange::Close => Kind::CloseSession,
+        };
+        let (sequence, acked_below, command) = (0, 0, Bytes::new());
+        let changing = Submit { session, sequence, acked_below, command, forward };
+        let forward = |remaining_ms| Forward::ChangeSession { session, change, remaining_ms };
+        let (index, _) = self.carry(due, kind, &changing, forward).await?;
+        Ok(index)
     }
 
     pub(super) async fn submit_until(
@@ -362,6 +383,14 @@ impl ClientService for ClientServer {
         self.operate_until(in_time(context), request).await
     }
 
+    async fn change_session(
+        self,
+        context: Context,
+        request: ChangeSession,
+    ) -> Result<(), SubmitError> {
+        self.change_session_until(self.due(context), request).await.map(drop)
+    }
+
     async fn log_filter(self, _: Context, filter: Option<String>) -> Result<LogFilter, String> {
         log_filter(&self.shared.node.name, filter.as_deref())
     }
@@ -440,7 +469,8 @@ impl Search {
     }
 }
 
-/// Whether a command that was sent twice takes effect once. A session too many does no harm.
+/// Whether a command that was sent twice takes effect once. A session too many does no harm, nor does renewing or closing
+/// one twice.
 fn is_repeatable(kind: Kind, request: &Submit) -> bool {
     kind == Kind::OpenSession || request.session != 0
 }

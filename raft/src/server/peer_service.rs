@@ -15,7 +15,7 @@ use crate::consensus::{AppendRequest, Envelope, Index, Message, NodeId, Term, To
 use crate::entries;
 use crate::forward;
 use crate::pipeline::digest_entries::EntriesEvent;
-use crate::rpc::client::{self, OpenSession, Submit};
+use crate::rpc::client::{self, ChangeSession, OpenSession, Submit};
 use crate::rpc::operation::Operate;
 use crate::rpc::peer::{
     Answers, AppendEntries, AppendReply, Ballot, BallotReply, Forward, Forwarded, InstallReply,
@@ -91,12 +91,15 @@ impl PeerServer {
                 let submitted = self.local.submit_until(due(remaining_ms), request).await;
                 Forwarded::Submit(submitted.map(|done| (done.index, done.outcome)))
             }
-            Forward::OpenSession { remaining_ms } => {
-                let request = OpenSession { forward: false };
+            Forward::OpenSession { remaining_ms, ttl_ms } => {
+                let request = OpenSession { forward: false, ttl_ms };
                 let opened = self.local.open_session_until(due(remaining_ms), request).await;
-                Forwarded::Submit(
-                    opened.map(|open| (open.session, client::Outcome::Done(bytes::Bytes::new()))),
-                )
+                Forwarded::Submit(opened.map(|open| (open.session, nothing())))
+            }
+            Forward::ChangeSession { session, change, remaining_ms } => {
+                let request = ChangeSession { session, change, forward: false };
+                let changed = self.local.change_session_until(due(remaining_ms), request).await;
+                Forwarded::Submit(changed.map(|index| (index, nothing())))
             }
             Forward::Query { query, remaining_ms } => {
                 let request = client::Query { query, forward: false };
@@ -150,6 +153,10 @@ impl PeerServer {
         parked.batches.insert(ticket, unanswered);
         Ok(ticket)
     }
+}
+
+fn nothing() -> client::Outcome {
+    client::Outcome::Done(bytes::Bytes::new())
 }
 
 impl PeerService for PeerServer {

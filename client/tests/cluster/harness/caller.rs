@@ -89,7 +89,7 @@ impl Caller {
 
     /// Opens a session, so that retries are safe.
     pub(crate) async fn open_session(&mut self) {
-        let request = OpenSession { forward: true };
+        let request = OpenSession { forward: true, ttl_ms: 0 };
         let opened = self
             .until_done(|node| async move { Ok(node.open_session(context(), request).await??) });
         self.session = opened.await.session;
@@ -174,7 +174,7 @@ impl Caller {
     /// Asks one node, once, for a session, not to be passed on.
     pub(crate) async fn open_session_here(&mut self) -> Result<u64, Trouble> {
         let node = self.node().await?;
-        Ok(node.open_session(context(), OpenSession { forward: false }).await??.session)
+        Ok(node.open_session(context(), OpenSession { forward: false, ttl_ms: 0 }).await??.session)
     }
 
     async fn until_done<T, F>(&mut self, attempt: impl Fn(ClientServiceClient) -> F) -> T

@@ -1,0 +1,92 @@
+//! Snapshots in the first stage: ours, the leader's, and the state machine that needs one.
+
+use super::super::ToCommits;
+use super::{DigestEntries, EntriesActions, FetchFor};
+use crate::consensus::{Index, Input, LogId, SnapshotMeta};
+use crate::session::Image;
+
+impl DigestEntries {
+    /// A snapshot of our own is durable.
+    pub(super) fn hold_snapshot(&mut self, meta: SnapshotMeta, actions: &mut EntriesActions) {
+        if self.snapshot.as_ref().is_none_or(|held| held.last.index < meta.last.index) {
+            self.snapshot = Some(meta.clone());
+        }
+        self.step(Input::SnapshotTaken(meta), actions);
+    }
+
+    /// A snapshot from the leader is durable. The core may have no use for it.
+    ///
+    /// # Panics
+    /// When the table does not cover the snapshot: whoever received it has to look ([`Image::covers`]).
+    pub(super) fn receive_snapshot(
+        &mut self,
+        meta: SnapshotMeta,
+        image: Box<Image>,
+        actions: &mut EntriesActions,
+    ) {
+        assert!(image.covers(&meta), "a session table is as new as its snapshot");
+        self.received = Some(image);
+        self.step(Input::SnapshotReceived(meta), actions);
+        self.received = None;
+    }
+
+    /// Decides what a state machine that has applied `applied` gets: entries from the log, a snapshot, or nothing.
+    pub(super) fn take_on(&mut self, attachment: u64, applied: LogId, from: Index) -> ToCommits {
+        if let Some(reason) = self.objection(applied) {
+            return ToCommits::MachineRefused { attachment, reason };
+        }
+        let behind = applied.index < self.base;
+        if let Some(snapshot) = self.snapshot.clone().filter(|_| behind) {
+            return ToCommits::MachineBehind { attachment, snapshot };
+        }
+        // The second stage may have asked before it heard of a snapshot that holds what it lacks.
+        self.feed.restart(from.max(self.base.next()));
+        ToCommits::FeedStarted { attachment }
+    }
+
+    /// What was asked for may have been replaced by a snapshot meanwhile. The core asks again if it still needs it.
+    ///
+    /// # Panics
+    /// When entries are gone that the second stage has not seen: nobody else has them for it.
+    pub(super) fn miss(&mut self, purpose: FetchFor) {
+        if let FetchFor::Feed(generation) = purpose {
+            let needed = self.feed.end_fetch(generation);
+            assert!(!needed, "the log is compacted only up to what the second stage has seen");
+        }
+    }
+
+    /// A snapshot from the leader has replaced the log: goes on right after it, with the session table that it brought.
+    pub(super) fn install(&mut self, meta: SnapshotMeta, actions: &mut EntriesActions) {
+        let image = self.received.take().expect("the core installs what was received in this step");
+        self.time_ms = self.time_ms.max(image.time_ms());
+        self.feed.restart(meta.last.index.next());
+        self.snapshot = Some(meta.clone());
+        let callers = self.pending.take_replaced(meta.last.index);
+        actions.to_commits.push(ToCommits::Install { meta, image, callers });
+    }
+
+    pub(super) fn note_base(&mut self, base: Index, actions: &mut EntriesActions) {
+        self.base = base;
+        actions.compact.clone_from(&self.snapshot);
+        actions.to_commits.push(ToCommits::Compacted(base));
+    }
+
+    /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
+    /// one that is beyond our log, or holds another entry than ours, was fed from another log.
+    fn objection(&self, applied: LogId) -> Option<String> {
+        let last = self.raft().last();
+        if applied.index > last.index {
+            return Some(format!(
+                "it has applied entry {} and our log ends at {}: it was fed from another log; give each raft its own state machine, or empty the machine's directory to have it rebuilt",
+                applied.index, last.index
+            ));
+        }
+        let term = self.raft().term_at(applied.index).filter(|_| applied.index.0 > 0)?;
+        (term != applied.term).then(|| {
+            format!(
+                "its entry {} is of term {}, ours of term {term}: it was fed from another log; empty the machine's directory to have it rebuilt",
+                applied.index, applied.term
+            )
+        })
+    }
+}
