@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::consensus::BatchNo;
+use crate::consensus::{BatchNo, Entry};
 use crate::pipeline::Tickets;
 use crate::rpc::client::{Answer, Outcome, QueryError, SubmitError, Submitted};
 use crate::wal::SyncCost;
@@ -210,7 +210,9 @@ impl Metrics {
     }
 
     /// The log is given a batch. By one thread only.
-    pub fn note_handed(&self, batch: BatchNo) {
+    pub fn note_handed(&self, batch: BatchNo, append: &[Entry]) {
+        let bytes: usize = append.iter().map(Entry::weight_bytes).sum();
+        self.log_grown_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         if self.synced.load(Ordering::Relaxed) == self.handed.load(Ordering::Relaxed) {
             self.log_moved_ms.store(self.now_ms(), Ordering::Relaxed);
         }
@@ -259,9 +261,9 @@ mod tests {
         let long_ago = Instant::now().checked_sub(Duration::from_hours(1)).unwrap();
         let metrics = Metrics { begun: long_ago, ..Metrics::default() };
         assert_eq!(metrics.log_stalled(), Duration::ZERO);
-        metrics.note_handed(BatchNo(1));
+        metrics.note_handed(BatchNo(1), &[]);
         assert!(metrics.log_stalled() < Duration::from_mins(1), "batch 1 was handed on just now");
-        metrics.note_handed(BatchNo(2));
+        metrics.note_handed(BatchNo(2), &[]);
         metrics.note_sync(BatchNo(1), SyncCost::default());
         assert!(metrics.log_stalled() < Duration::from_mins(1), "batch 1 was finished just now");
         metrics.note_sync(BatchNo(2), SyncCost::default());

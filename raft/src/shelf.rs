@@ -8,21 +8,20 @@ use tokio::sync::mpsc;
 
 use crate::consensus::{LogId, SnapshotMeta};
 use crate::machine_link::{SnapshotPieces, SnapshotSource, SourceError};
-use crate::snapshot::{
-    Description, MachineReader, RawReader, SnapshotDamage, SnapshotError, Store,
-};
+use crate::snapshot::{Description, MachineReader, RawReader, SnapshotError, Store};
+use crate::tasks::LogFailure;
 
 /// The snapshots of this node, for reading.
 #[derive(Clone, Debug)]
 pub struct Shelf {
     store: Store,
-    damaged: mpsc::Sender<SnapshotDamage>,
+    failed: mpsc::Sender<LogFailure>,
 }
 
 impl Shelf {
-    /// Tells `damaged` about each file that was found to be damaged.
-    pub fn new(store: Store, damaged: mpsc::Sender<SnapshotDamage>) -> Self {
-        Self { store, damaged }
+    /// Tells `failed` about each file that was found to be damaged.
+    pub fn new(store: Store, failed: mpsc::Sender<LogFailure>) -> Self {
+        Self { store, failed }
     }
 
     /// The files.
@@ -71,7 +70,7 @@ impl Shelf {
             tracing::warn!(%error, "a damaged snapshot keeps its name");
         }
         // Full: the process ends for another one already.
-        drop(self.damaged.try_send(damage.clone()));
+        drop(self.failed.try_send(damage.clone().into()));
     }
 }
 

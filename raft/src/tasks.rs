@@ -7,13 +7,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::consensus::{BatchNo, Event, HardState, LogId, NodeId, RoleName};
+use crate::consensus::{
+    BatchNo, Envelope, Event, HardState, LogId, Message, NodeId, RoleName,
+};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::pipeline::ToCommits;
 use crate::pipeline::digest_commits::{CommitsEvent, CommitsStatus, DigestCommits, MachineCall};
 use crate::pipeline::digest_entries::{DigestEntries, EntriesActions, EntriesEvent, FetchFor};
 use crate::roster::Candidate;
+use crate::snapshot::SnapshotDamage;
+use crate::transfer::Senders;
 use crate::wal::{ReadError, WalEvent, WriteError, Writer};
 
 /// Events that wait for a stage; beyond it callers are told `Busy`, and everybody else waits.
@@ -33,6 +37,9 @@ pub enum LogFailure {
     /// Entries that must be there cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A snapshot is not what was written; it is set aside.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotDamage),
     /// The last sync of a stopping process took too long.
     #[error("not synced in time after a signal")]
     TooSlow,
@@ -83,8 +90,9 @@ pub fn log_events(
             }
             (FetchFor::Core | FetchFor::Feed(_), error) => drop(failed.blocking_send(error.into())),
         },
-        // Nobody asks yet.
-        WalEvent::Trailing { .. } => {}
+        WalEvent::Trailing { index, .. } => {
+            drop(inbox.blocking_send(EntriesEvent::Trailing(index)));
+        }
         WalEvent::Failed(error) => drop(failed.blocking_send(error.into())),
     })
 }
@@ -113,6 +121,10 @@ pub struct EntriesTask {
     pub log: Writer,
     /// The peers.
     pub peers: Peers,
+    /// Snapshots on their way to them.
+    pub senders: Senders,
+    /// Bytes of entries that stay in the log before a snapshot's last entry.
+    pub keep_trailing_bytes: u64,
     /// The second stage.
     pub commits: mpsc::Sender<CommitsEvent>,
     /// Who leads, for those who pass requests on.
@@ -192,15 +204,21 @@ impl EntriesTask {
 
     fn carry_out(&mut self, actions: EntriesActions, overflow: &mut VecDeque<ToCommits>) {
         for persist in actions.persist {
-            self.metrics.note_handed(persist.batch);
+            self.metrics.note_handed(persist.batch, &persist.append);
             self.log.submit(persist);
         }
         // Links first: a message may go to a node that this very step has added.
         for event in actions.events {
             self.tell(event);
         }
+        if let Some(base) = actions.compact {
+            self.log.compact(base);
+        }
+        if let Some(index) = actions.trailing {
+            self.log.trailing(0, index, self.keep_trailing_bytes);
+        }
         for message in actions.send {
-            self.peers.send(message);
+            self.send(message);
         }
         for (purpose, range, max_bytes) in actions.fetch {
             self.log.fetch(token(purpose), range.from, range.to, max_bytes);
@@ -212,11 +230,30 @@ impl EntriesTask {
         }
     }
 
+    fn send(&mut self, message: Envelope) {
+        match message.body {
+            Message::InstallSnapshot(meta) => {
+                self.senders.begin(message.to, message.term, message.token, meta);
+            }
+            Message::PreVote(_)
+            | Message::PreVoteResponse(_)
+            | Message::Vote(_)
+            | Message::VoteResponse(_)
+            | Message::Append(_)
+            | Message::AppendResponse(_)
+            | Message::SnapshotResponse(_)
+            | Message::TimeoutNow => self.peers.send(message),
+        }
+    }
+
     fn tell(&mut self, event: Event) {
         match event {
             Event::RoleChanged { role, term, reason } => {
                 if role == RoleName::Candidate {
                     self.metrics.elections.add();
+                }
+                if role != RoleName::Leader {
+                    self.senders.stop();
                 }
                 tracing::info!(?role, term = term.0, reason, "role changed");
             }

@@ -67,7 +67,9 @@ impl Keeper {
         tracing::info!(
             index = taken.meta.last.index.0, bytes = taken.bytes, took_ms = begun.elapsed().as_millis(), "took a snapshot"
         );
-        let event = EntriesEvent::SnapshotTaken(taken.meta.clone());
+        let kept = self.store.all();
+        let oldest = kept.first().map_or(taken.meta.last.index, |oldest| oldest.meta.last.index);
+        let event = EntriesEvent::SnapshotTaken { meta: taken.meta.clone(), oldest };
         self.inbox.send(event).await.map_err(|_closed| STOPPING)?;
         Ok(taken)
     }

@@ -15,6 +15,7 @@ use super::feed::Feed;
 use super::handover::{HandoverOutcome, HandoverRefused, Handovers};
 use super::outbox::Outbox;
 use super::pending::{Pending, Waiting};
+use super::turns::Turns;
 use super::{
     Committed, FromCommits, QueryOutcome, QueryRefused, Read, Reply, SubmitOutcome, SubmitRefused,
     Tickets, ToCommits,
@@ -26,7 +27,7 @@ use crate::consensus::{
     ReadId, Refusal, RoleName, SnapshotMeta, Status, Token,
 };
 use crate::roster::{Autopilot, Candidate};
-use crate::rpc::peer::LeaveAnswer;
+use crate::rpc::peer::{LeaveAnswer, TurnRequest};
 use crate::session::{Image, Name};
 
 /// Callers that wait in both stages, those of commands and of reads each; one more is refused with `Busy`.
@@ -105,7 +106,30 @@ pub enum EntriesEvent {
     /// What was to be read is not in the log any more.
     FetchedNothing(FetchFor),
     /// A snapshot of our own is durable.
-    SnapshotTaken(SnapshotMeta),
+    SnapshotTaken {
+        /// It.
+        meta: SnapshotMeta,
+        /// Last entry of the oldest one that is kept: the log goes on from that, too.
+        oldest: Index,
+    },
+    /// The log may drop everything up to here after the snapshot that was taken last.
+    Trailing(Index),
+    /// Somebody takes a snapshot up to this entry and wants to know what to call it.
+    Describe {
+        /// Its last entry.
+        index: Index,
+        /// None when the log does not know that entry, or it is not committed.
+        reply: Reply<Option<SnapshotMeta>>,
+    },
+    /// A node wants to take a snapshot of its own.
+    SnapshotTurn {
+        /// Which.
+        node: NodeId,
+        /// What it wants.
+        request: TurnRequest,
+        /// Whether it is its turn; the error is who may lead instead of us.
+        reply: Reply<Result<bool, Option<NodeId>>>,
+    },
     /// A snapshot from the leader is durable.
     SnapshotReceived {
         /// The snapshot.
@@ -166,7 +190,9 @@ pub struct EntriesActions {
     pub send: Vec<Envelope>,
     /// Read from the log.
     pub fetch: Vec<(FetchFor, Fetch, usize)>,
-    /// The log begins after this snapshot now: for the log, after what is in `persist`.
+    /// Ask the log how far it may be compacted if it is to go on from this entry, with some before it.
+    pub trailing: Option<Index>,
+    /// The log begins after this entry now: for the log, after what is in `persist`.
     pub compact: Option<SnapshotMeta>,
     /// Give to the second stage, in order.
     pub to_commits: Vec<ToCommits>,
@@ -190,10 +216,9 @@ pub struct DigestEntries {
     peers_waiting: BTreeMap<Token, (oneshot::Sender<Envelope>, u64)>,
     outbox: Outbox,
     feed: Feed,
-    /// The newest snapshot that we hold.
-    snapshot: Option<SnapshotMeta>,
-    /// The log holds what is above this.
-    base: Index,
+    /// The snapshot that was taken last, until the log has said what may go.
+    taken: Option<SnapshotMeta>,
+    turns: Turns,
     /// The session table of a snapshot from the leader, while the core looks at that snapshot.
     received: Option<Box<Image>>,
     /// Latest stamp in our log: stamps never fall.
@@ -220,8 +245,8 @@ impl DigestEntries {
             peers_waiting: BTreeMap::new(),
             outbox: Outbox::default(),
             feed: Feed::new(first),
-            snapshot: None,
-            base: Index(0),
+            taken: None,
+            turns: Turns::default(),
             received: None,
             time_ms: 0,
             autopilot,
@@ -233,12 +258,9 @@ impl DigestEntries {
         stage
     }
 
-    /// Begins with a snapshot and a log that holds what is above `base`. The snapshot's session table has this log time: no
-    /// later stamp may be earlier.
+    /// Begins with a session table of this log time: no later stamp may be earlier.
     #[must_use]
-    pub fn with_snapshot(mut self, snapshot: SnapshotMeta, base: Index, time_ms: u64) -> Self {
-        self.base = base;
-        self.snapshot = Some(snapshot);
+    pub fn with_log_time(mut self, time_ms: u64) -> Self {
         self.time_ms = self.time_ms.max(time_ms);
         self
     }
@@ -312,8 +334,18 @@ impl DigestEntries {
                     self.hand_on(entries, actions);
                 }
             }
-            EntriesEvent::FetchedNothing(purpose) => self.miss(purpose),
-            EntriesEvent::SnapshotTaken(meta) => self.hold_snapshot(meta, actions),
+            EntriesEvent::FetchedNothing(purpose) => self.miss(purpose, actions),
+            EntriesEvent::SnapshotTaken { meta, oldest } => {
+                actions.trailing = Some(oldest.min(meta.last.index));
+                self.taken = Some(meta);
+            }
+            EntriesEvent::Trailing(index) => self.hold_snapshot(index, actions),
+            EntriesEvent::Describe { index, reply } => {
+                drop(reply.send(self.raft().describe(index)));
+            }
+            EntriesEvent::SnapshotTurn { node, request, reply } => {
+                drop(reply.send(self.take_turns(node, request)));
+            }
             EntriesEvent::SnapshotReceived { meta, image } => {
                 self.receive_snapshot(meta, image, actions);
             }
@@ -540,8 +572,9 @@ impl DigestEntries {
         if let Some(meta) = output.install {
             self.install(meta, actions);
         }
-        if let Some(base) = output.compact_to {
-            self.note_base(base, actions);
+        if let Some(base) = output.compact {
+            actions.to_commits.push(ToCommits::Compacted(base.last.index));
+            actions.compact = Some(base);
         }
         self.dispatch(output.messages, actions);
         let free = self.outbox.hold(output.messages_after_sync);

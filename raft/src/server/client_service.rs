@@ -1,6 +1,7 @@
 //! The clients' contract, translated into events of the first stage. A node that does not lead passes requests on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

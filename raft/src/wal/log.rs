@@ -173,6 +173,12 @@ impl Log {
         Index(first.0 - 1 + count - stay.count() as u64)
     }
 
+    /// Length of the records of all entries above `index`.
+    pub(super) fn bytes_after(&self, index: Index) -> u64 {
+        let count = usize::try_from(self.last.index.0.saturating_sub(index.0)).unwrap_or(usize::MAX);
+        self.places.iter().rev().take(count).map(|place| u64::from(place.bytes)).sum()
+    }
+
     /// Follows a record. `place` is where it stands.
     pub(super) fn admit(&mut self, record: &Record<'_>, place: Place) -> Result<(), Impossible> {
         match record {

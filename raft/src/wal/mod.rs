@@ -178,6 +178,11 @@ impl Wal {
         self.log.trailing(index, keep_bytes)
     }
 
+    /// Bytes of the entries above `index`, as records on disk.
+    pub fn bytes_after(&self, index: Index) -> u64 {
+        self.log.bytes_after(index)
+    }
+
     /// First index that the log holds; one past the end when it holds none.
     pub fn first_index(&self) -> Index {
         self.log.first()

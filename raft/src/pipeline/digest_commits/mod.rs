@@ -151,6 +151,7 @@ impl DigestCommits {
             ToCommits::Install { meta, image, callers } => {
                 self.install(&meta, *image, callers, actions);
             }
+            ToCommits::FeedLost => self.settle("behind the log", actions),
             ToCommits::Compacted(base) => self.history.compacted(base),
             ToCommits::Query { read_index, read } => self.reads.wait(read_index, read),
             ToCommits::Tick(now) => {
@@ -254,11 +255,16 @@ impl DigestCommits {
             let outcome = self.history.known_of(waiting.name);
             waiting.answer(outcome);
         }
+        self.settle(&format!("behind the snapshot at index {}", meta.last.index), actions);
+    }
+
+    /// A machine that is fed needs something else now.
+    fn settle(&mut self, reason: &str, actions: &mut CommitsActions) {
         if matches!(self.machine, Machine::Attached) {
             self.flow.stop();
             self.release_taken(actions);
             self.machine = Machine::Settling;
-            self.reason = Arc::from(format!("behind the snapshot at index {}", meta.last.index));
+            self.reason = Arc::from(reason);
             self.ask_when_settled(actions);
         }
     }

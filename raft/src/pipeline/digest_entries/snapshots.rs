@@ -2,16 +2,35 @@
 
 use super::super::ToCommits;
 use super::{DigestEntries, EntriesActions, FetchFor};
-use crate::consensus::{Index, Input, LogId, SnapshotMeta};
+use crate::consensus::{Index, Input, LogId, NodeId, RoleName, SnapshotMeta};
+use crate::rpc::peer::TurnRequest;
 use crate::session::Image;
 
+/// A turn to take a snapshot ends after so many ticks unless it is renewed.
+const TURN_TICKS: u64 = 1_000;
+
 impl DigestEntries {
-    /// A snapshot of our own is durable.
-    pub(super) fn hold_snapshot(&mut self, meta: SnapshotMeta, actions: &mut EntriesActions) {
-        if self.snapshot.as_ref().is_none_or(|held| held.last.index < meta.last.index) {
-            self.snapshot = Some(meta.clone());
+    /// The log has said what may go now that a snapshot of our own is durable.
+    pub(super) fn hold_snapshot(&mut self, compact_to: Index, actions: &mut EntriesActions) {
+        if let Some(meta) = self.taken.take() {
+            self.step(Input::SnapshotTaken { meta, compact_to }, actions);
         }
-        self.step(Input::SnapshotTaken(meta), actions);
+    }
+
+    /// Whether it is this node's turn to take a snapshot; only a leader knows.
+    pub(super) fn take_turns(
+        &mut self,
+        node: NodeId,
+        request: TurnRequest,
+    ) -> Result<bool, Option<NodeId>> {
+        let status = self.raft().status();
+        match status.role {
+            RoleName::Leader => {
+                let office = (status.id, status.term);
+                Ok(self.turns.ask(office, (node, request), self.now, TURN_TICKS))
+            }
+            RoleName::Follower | RoleName::PreCandidate | RoleName::Candidate => Err(status.leader),
+        }
     }
 
     /// A snapshot from the leader is durable. The core may have no use for it.
@@ -35,23 +54,24 @@ impl DigestEntries {
         if let Some(reason) = self.objection(applied) {
             return ToCommits::MachineRefused { attachment, reason };
         }
-        let behind = applied.index < self.base;
-        if let Some(snapshot) = self.snapshot.clone().filter(|_| behind) {
-            return ToCommits::MachineBehind { attachment, snapshot };
+        let first = self.raft().first_index();
+        let behind = applied.index.next() < first;
+        if let Some(snapshot) = self.raft().snapshot().filter(|_| behind) {
+            return ToCommits::MachineBehind { attachment, snapshot: snapshot.clone() };
         }
         // The second stage may have asked before it heard of a snapshot that holds what it lacks.
-        self.feed.restart(from.max(self.base.next()));
+        self.feed.restart(from.max(first));
         ToCommits::FeedStarted { attachment }
     }
 
-    /// What was asked for may have been replaced by a snapshot meanwhile. The core asks again if it still needs it.
-    ///
-    /// # Panics
-    /// When entries are gone that the second stage has not seen: nobody else has them for it.
-    pub(super) fn miss(&mut self, purpose: FetchFor) {
-        if let FetchFor::Feed(generation) = purpose {
-            let needed = self.feed.end_fetch(generation);
-            assert!(!needed, "the log is compacted only up to what the second stage has seen");
+    /// What was asked for has been compacted meanwhile. The core asks again if it still needs it. A state machine that needs it
+    /// is far behind: it lost what it had when the snapshot was taken.
+    pub(super) fn miss(&mut self, purpose: FetchFor, actions: &mut EntriesActions) {
+        if let FetchFor::Feed(generation) = purpose
+            && self.feed.end_fetch(generation)
+        {
+            self.feed.restart(self.raft().first_index());
+            actions.to_commits.push(ToCommits::FeedLost);
         }
     }
 
@@ -60,15 +80,8 @@ impl DigestEntries {
         let image = self.received.take().expect("the core installs what was received in this step");
         self.time_ms = self.time_ms.max(image.time_ms());
         self.feed.restart(meta.last.index.next());
-        self.snapshot = Some(meta.clone());
         let callers = self.pending.take_replaced(meta.last.index);
         actions.to_commits.push(ToCommits::Install { meta, image, callers });
-    }
-
-    pub(super) fn note_base(&mut self, base: Index, actions: &mut EntriesActions) {
-        self.base = base;
-        actions.compact.clone_from(&self.snapshot);
-        actions.to_commits.push(ToCommits::Compacted(base));
     }
 
     /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
