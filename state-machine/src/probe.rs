@@ -16,6 +16,12 @@ pub(crate) struct Probe {
     applied: LogId,
     durable_index: u64,
     pub(crate) wants_snapshot: bool,
+    /// A restore finds no room to begin.
+    pub(crate) has_no_place: bool,
+    /// It is unknown which state is in use when a restore ends.
+    pub(crate) finish_breaks: bool,
+    /// Restores that were thrown away.
+    pub(crate) abandoned: u32,
     pub(crate) control: Control,
 }
 
@@ -123,7 +129,7 @@ impl Machine for Probe {
     }
 
     fn begin_restore(&mut self) -> Result<(), RestoreFailure> {
-        Ok(())
+        if self.has_no_place { Err(RestoreFailure::NoPlace(refusal())) } else { Ok(()) }
     }
 
     fn write_restore(&mut self, _bytes: &[u8]) -> Result<(), RestoreFailure> {
@@ -131,9 +137,18 @@ impl Machine for Probe {
     }
 
     fn finish_restore(&mut self, applied: LogId) -> Result<(), RestoreFailure> {
+        if self.finish_breaks {
+            return Err(refusal().into());
+        }
         self.applied = applied;
         Ok(())
     }
 
-    fn abandon_restore(&mut self) {}
+    fn abandon_restore(&mut self) {
+        self.abandoned += 1;
+    }
+}
+
+fn refusal() -> MachineError {
+    MachineError::storage("restoring")(io::Error::from(io::ErrorKind::StorageFull))
 }

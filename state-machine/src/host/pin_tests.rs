@@ -60,7 +60,8 @@ fn read_all(snapshot: &PinnedSnapshot) -> Vec<SnapshotChunk> {
 }
 
 fn begin_restore(host: &mut TestHost, applied_index: u64) -> u64 {
-    let request = BeginRestore { boot: 1, applied_term: 1, applied_index };
+    let applied_term = applied_index.min(1);
+    let request = BeginRestore { boot: 1, applied_term, applied_index };
     host.begin_restore(&request).unwrap().unwrap().restore
 }
 
@@ -204,4 +205,29 @@ fn what_a_snapshot_holds_is_durable() {
     assert_eq!(apply(&mut host).durable_index, 0);
     drop(pin(&mut host, Instant::now()));
     assert_eq!(apply(&mut host).durable_index, 1);
+}
+
+#[test]
+fn a_restore_that_finds_no_room_is_refused_and_may_be_tried_again() {
+    let (mut host, _) = start();
+    let begin = BeginRestore { boot: 1, applied_term: 1, applied_index: 1 };
+    host.machine.has_no_place = true;
+    let reason = "storage failed while restoring: no storage space".to_owned();
+    let refused = host.begin_restore(&begin).unwrap();
+    assert_eq!((refused, host.machine.abandoned), (Err(RestoreError::NoPlace { reason }), 1));
+    host.machine.has_no_place = false;
+    assert!(host.begin_restore(&begin).unwrap().is_ok());
+}
+
+#[test]
+fn what_may_be_the_state_of_the_next_start_is_not_thrown_away() {
+    let (mut source, _) = start();
+    let pieces = read_all(&pin(&mut source, Instant::now()));
+    let (mut host, _) = start();
+    let restore = begin_restore(&mut host, 0);
+    let snapshot_bytes = pieces.iter().map(|piece| write(&mut host, restore, piece)).max().unwrap();
+    host.machine.finish_breaks = true;
+    let finish = FinishRestore { boot: 1, restore, snapshot_bytes };
+    assert!(host.finish_restore(&finish).is_err());
+    assert_eq!(host.machine.abandoned, 0);
 }
