@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::engine::{Changes, Engine, Pair, Pairs};
-use crate::machine::{LogId, MachineError};
+use crate::machine::{LogId, MachineError, RestoreFailure};
 
 /// A map in memory. A pinned state shares the map until the next write, which then copies it.
 #[derive(Debug, Default)]
@@ -63,17 +63,17 @@ impl Engine for MemoryEngine {
         Box::new(WalkPinned { pairs: Arc::clone(&self.pairs), next }.map(Ok))
     }
 
-    fn begin_restore(&mut self) -> Result<(), MachineError> {
+    fn begin_restore(&mut self) -> Result<(), RestoreFailure> {
         self.restoring = Some(BTreeMap::new());
         Ok(())
     }
 
-    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), MachineError> {
+    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), RestoreFailure> {
         self.restoring.get_or_insert_default().extend(pairs);
         Ok(())
     }
 
-    fn finish_restore(&mut self, applied: LogId) -> Result<(), MachineError> {
+    fn finish_restore(&mut self, applied: LogId) -> Result<(), RestoreFailure> {
         self.pairs = Arc::new(self.restoring.take().unwrap_or_default());
         self.applied = applied;
         Ok(())

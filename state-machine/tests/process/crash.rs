@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use state_machine::entries::EntryBlob;
-use state_machine::rpc::{AccessError, Applied, ApplyError, CommandResult};
+use state_machine::rpc::{AccessError, Applied, ApplyError, CommandResult, RestoreError};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -128,4 +128,48 @@ async fn a_disk_that_refuses_a_write_ends_it_with_13_and_nothing_acknowledged_is
     let (raft, info) = Raft::attach(&daemon.unix(), 1).await;
     assert!(info.applied_index >= acknowledged && acknowledged > 0, "{info:?}, {acknowledged}");
     check_state(&raft, info.applied_index).await;
+}
+
+#[tokio::test]
+async fn a_disk_without_room_for_a_snapshot_is_named_and_the_old_state_serves_on() {
+    let source_dir = TempDir::new().unwrap();
+    let source = Daemon::start(&source_dir, &[]).await;
+    let (raft, _) = Raft::attach(&source.unix(), 1).await;
+    // What does not compress: a table of the store over the limit.
+    let noise = |key: u32| {
+        (0..1 << 17)
+            .map(|n: u32| {
+                format!("{:08x}", crc32c::crc32c(&[n, key].map(u32::to_le_bytes).concat()))
+            })
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    for key in 0..2 {
+        let put = format!("PUT key-{key} {}", &noise(key)[..1_000_000]);
+        raft.apply(u64::from(key) + 1, &[&put]).await;
+    }
+    let (info, pieces) = raft.snapshot().await;
+
+    let data_dir = TempDir::new().unwrap();
+    let daemon = Daemon::start(&data_dir, &[]).await;
+    let (raft, _) = Raft::attach(&daemon.unix(), 1).await;
+    raft.apply(1, &["PUT k old"]).await;
+    assert!(daemon.terminate().await.success());
+    let daemon = Daemon::start_with_small_files(&data_dir, &[]).await;
+    let (raft, _) = Raft::attach(&daemon.unix(), 1).await;
+    for _ in 0..2 {
+        let error = raft.restore(&info, pieces.clone()).await.unwrap_err();
+        let RestoreError::NoPlace { reason } = &error else { panic!("{error}") };
+        assert!(reason.starts_with("storage failed while"), "{reason}");
+        assert_eq!(raft.get("k").await.as_deref(), Some("old"));
+    }
+    raft.apply(2, &["INCR n"]).await;
+    assert!(daemon.terminate().await.success());
+
+    let daemon = Daemon::start(&data_dir, &[]).await;
+    let (raft, before) = Raft::attach(&daemon.unix(), 1).await;
+    assert_eq!(before.applied_index, 2);
+    assert_eq!(raft.get("n").await.as_deref(), Some("1"));
+    assert_eq!(raft.restore(&info, pieces).await.unwrap().applied_index, 2);
+    assert_eq!((raft.get("k").await, raft.get("n").await), (None, None));
 }
