@@ -286,7 +286,8 @@ mod tests {
             | Forward::ChangeSession { .. }
             | Forward::Query { .. }
             | Forward::Operate { .. }
-            | Forward::Leave => panic!("not a command"),
+            | Forward::Leave
+            | Forward::SnapshotTurn(_) => panic!("not a command"),
         };
         batch.iter().map(sequence).collect()
     }

@@ -31,7 +31,7 @@ pub mod machine_link;
 pub mod metrics;
 pub mod node;
 pub mod offline;
-mod pace;
+pub mod pace;
 pub mod peers;
 pub mod pipeline;
 pub mod process;

@@ -205,6 +205,8 @@ mod tests {
         let (inbox, events) = mpsc::channel(8);
         let status = CommitsStatus { applied: Index(0), machine: Arc::from("none") };
         let shared = Shared {
+            snapshot_orders: mpsc::channel(1).0,
+            receiver: Receiver::idle(dir.path(), &node),
             node,
             inbox,
             routes: watch::channel(Routes::default()).1,

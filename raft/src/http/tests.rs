@@ -25,6 +25,7 @@ use crate::roster_link::Sight;
 use crate::rpc::client::{Answer, MAX_COMMAND_BYTES, MemberStatus, Outcome};
 use crate::rpc::wire::Listener;
 use crate::server::Shared;
+use crate::transfer::Receiver;
 
 /// Far above what anything takes.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -87,6 +88,8 @@ async fn serve_as(script: Script, adapt: fn(Connections) -> Connections) -> Serv
     let sight = Sight { members: Arc::new([leader]), ..Sight::default() };
     let status = CommitsStatus { applied: Index(3), machine: Arc::from("attached") };
     let shared = Shared {
+        snapshot_orders: mpsc::channel(1).0,
+        receiver: Receiver::idle(dir.path(), &node),
         node,
         inbox,
         routes: watch::channel(routes()).1,

@@ -1,6 +1,5 @@
 //! One snapshot, from the state machine into a file.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

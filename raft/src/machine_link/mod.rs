@@ -15,7 +15,7 @@ use state_machine::rpc::{
     Query, StateMachineServiceClient,
 };
 use tarpc::context::Context;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use self::restore::{SnapshotPieces, SnapshotSource, SourceError};
 
@@ -60,16 +60,18 @@ type Answer<T> = BoxFuture<'static, T>;
 /// What the machine said, or why the link is down.
 type Heard = Result<MachineEvent, Down>;
 
-/// Runs until `events` or `calls` is closed. A machine that is behind the log is restored from `snapshots`.
+/// Runs until `events` or `calls` is closed. A machine that is behind the log is restored from `snapshots`; `wish` says whether it
+/// wants one to be taken.
 pub async fn run(
     endpoint: Endpoint,
     feeder: Feeder,
     snapshots: Arc<dyn SnapshotSource>,
+    wish: watch::Sender<bool>,
     events: mpsc::Sender<CommitsEvent>,
     calls: mpsc::Receiver<MachineCall>,
 ) {
     let backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
-    let mut link = Link { endpoint, feeder, snapshots, events, calls, backoff };
+    let mut link = Link { endpoint, feeder, snapshots, wish, events, calls, backoff };
     let mut last_reason = String::new();
     for attachment in 1.. {
         let (reason, pause) = match link.attend(attachment).await {
@@ -93,6 +95,7 @@ struct Link {
     endpoint: Endpoint,
     feeder: Feeder,
     snapshots: Arc<dyn SnapshotSource>,
+    wish: watch::Sender<bool>,
     events: mpsc::Sender<CommitsEvent>,
     calls: mpsc::Receiver<MachineCall>,
     backoff: Backoff,
@@ -130,6 +133,7 @@ impl Link {
         };
         let applied = LogId::new(Term(info.applied_term), Index(info.applied_index));
         tracing::info!(endpoint = %self.endpoint, machine = info.name, version = info.version, applied = applied.index.0, "state machine attached");
+        note_wish(&self.wish, info.wants_snapshot);
         self.tell(MachineEvent::Attached { attachment, applied }).await?;
         Ok(connection)
     }
@@ -183,7 +187,7 @@ impl Link {
         match task {
             MachineTask::Apply { first, entries } => {
                 let request = Apply { boot, first_index: first.0, entries };
-                start(apply(client, deadline(APPLY_TIMEOUT), request)).await
+                start(apply(client, deadline(APPLY_TIMEOUT), request, self.wish.clone())).await
             }
             MachineTask::Query { query, read_index, bytes } => {
                 let request = Query { boot, min_applied_index: read_index.0, query: bytes };
@@ -206,10 +210,16 @@ async fn start<T: Send + 'static>(call: impl Future<Output = T> + Send + 'static
     }
 }
 
-async fn apply(client: StateMachineServiceClient, context: Context, request: Apply) -> Heard {
+async fn apply(
+    client: StateMachineServiceClient,
+    context: Context,
+    request: Apply,
+    wish: watch::Sender<bool>,
+) -> Heard {
     let first = request.first_index;
     let broken = match client.apply(context, request).await {
         Ok(Ok(applied)) if applied.first_index == first => {
+            note_wish(&wish, applied.wants_snapshot);
             return Ok(MachineEvent::Applied { results: applied.results });
         }
         Ok(Ok(applied)) => {
@@ -219,6 +229,10 @@ async fn apply(client: StateMachineServiceClient, context: Context, request: App
         Err(error) => format!("no answer to entry {first}: {error}"),
     };
     Err(Down::Broken(broken))
+}
+
+fn note_wish(wish: &watch::Sender<bool>, wants_snapshot: bool) {
+    wish.send_if_modified(|known| std::mem::replace(known, wants_snapshot) != wants_snapshot);
 }
 
 async fn ask(

@@ -344,7 +344,8 @@ impl DigestEntries {
                 drop(reply.send(self.raft().describe(index)));
             }
             EntriesEvent::SnapshotTurn { node, request, reply } => {
-                drop(reply.send(self.take_turns(node, request)));
+                // Whoever asked may have gone.
+                let _unheard = reply.send(self.take_turns(node, request));
             }
             EntriesEvent::SnapshotReceived { meta, image } => {
                 self.receive_snapshot(meta, image, actions);

@@ -34,6 +34,12 @@ struct State {
     is_receiving: bool,
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.shared.dir).finish_non_exhaustive()
+    }
+}
+
 impl Store {
     /// Opens or creates the directory. Removes what was being taken, keeps what was being received, and all but the `keep`
     /// newest snapshots (at least one). A file whose head or end is damaged is set aside under another name, with a loud

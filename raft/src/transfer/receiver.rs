@@ -25,13 +25,20 @@ pub struct Receiver {
 }
 
 /// The transfer under way.
-#[derive(Debug)]
 struct Transfer {
     from: NodeId,
     term: Term,
     offered: Description,
     /// Away while the disk works on it.
     file: Option<Receiving>,
+}
+
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Transfer");
+        debug.field("from", &self.from).field("term", &self.term);
+        debug.field("offered", &self.offered).finish_non_exhaustive()
+    }
 }
 
 impl Receiver {
@@ -166,4 +173,18 @@ fn refusal(error: &SnapshotError) -> SnapshotRefusal {
 
 fn bad(panic: &JoinError) -> SnapshotRefusal {
     SnapshotRefusal::Storage { reason: format!("internal error: {panic}") }
+}
+
+#[cfg(test)]
+impl Receiver {
+    /// One that nothing comes to, for tests of what is beside it.
+    pub(crate) fn idle(dir: &std::path::Path, node: &Arc<Node>) -> Arc<Self> {
+        let (failed, _failures) = mpsc::channel(1);
+        let (inbox, _events) = mpsc::channel(1);
+        let disk = Arc::new(crate::wal::RealDisk);
+        let opened = crate::snapshot::Store::open(disk, &dir.join("snapshots"), None, 1);
+        let (store, _damages) = opened.expect("an empty directory");
+        let shelf = Shelf::new(store, failed);
+        Arc::new(Self::new(shelf, Arc::clone(node), inbox, Arc::default()))
+    }
 }

@@ -512,7 +512,7 @@ fn stamps_do_not_fall_behind_the_time_of_a_snapshot() {
     let image = captured(&mut world, 1);
     assert_eq!(image.time_ms(), 9_000);
     let stage = entries::leader(1024 * 1024);
-    let mut stage = stage.with_snapshot(meta(0), Index(0), image.time_ms());
+    let mut stage = stage.with_log_time(image.time_ms());
     let (event, _answer) = entries::submission(Bytes::new());
     let actions = stage.handle(&mut vec![event], 5_000);
     let stamps: Vec<_> = actions
