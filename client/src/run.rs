@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_client::endpoints::{DEFAULT_FILE, EndpointsError, Sources};
-use raft_client::{Client, Error, Options, Range, Receipt, Refusal, SnapshotTaken, Stamp, Swap, bench};
+use raft_client::{
+    Client, Error, Options, Range, Receipt, Refusal, SnapshotTaken, Stamp, Swap, bench,
+};
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Common, Verb};

@@ -8,9 +8,7 @@ use tokio::sync::oneshot;
 use crate::deadline;
 use crate::rpc::client::{Answer, Outcome, QueryError, SubmitError};
 use crate::rpc::operation::{Operated, OperationError};
-use crate::rpc::peer::{
-    Answers, Forward, Forwarded, LeaveAnswer, PeerServiceClient, TurnRequest,
-};
+use crate::rpc::peer::{Answers, Forward, Forwarded, LeaveAnswer, PeerServiceClient, TurnRequest};
 
 /// Most requests in one batch.
 pub const BATCH_ITEMS: usize = 256;

@@ -16,8 +16,8 @@ use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft
 use crate::continuity::{self, Discontinuity, Joined};
 use crate::http;
 use crate::identity::{DataDir, IdentityError};
+use crate::keeper::{Keeper, MAX_ORDERS, TURN_LASTS};
 use crate::leaving::{ASK_EVERY, Leaver, Leaving};
-use crate::keeper::{Keeper, MAX_ORDERS};
 use crate::machine_link::{self, Feeder};
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -32,8 +32,8 @@ use crate::server::{self, Shared};
 use crate::session::Image;
 use crate::shelf::Shelf;
 use crate::snapshot::{Description, SnapshotDamage, SnapshotError, Store};
-use crate::transfer::{Receiver, Senders, SendersContext};
 use crate::tasks::{CommitsTask, EntriesTask, LogFailure, QUEUE_EVENTS, Synced, log_events};
+use crate::transfer::{Receiver, Senders, SendersContext};
 use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
@@ -137,9 +137,7 @@ impl RunError {
             )
             | Self::Discontinuous(_)
             | Self::SessionTable { .. }
-            | Self::Snapshots(
-                SnapshotError::Damaged(_) | SnapshotError::UnknownVersion { .. },
-            )
+            | Self::Snapshots(SnapshotError::Damaged(_) | SnapshotError::UnknownVersion { .. })
             | Self::LogFailed(LogFailure::Read(ReadError::Damaged(_))) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. })
@@ -260,7 +258,18 @@ impl Opened {
             snapshot = restored.snapshot.as_ref().map_or(0, |meta| meta.last.index.0),
             term = restored.hard_state.term.0, fsync = config.fsync, "starting"
         );
-        Ok(Self { config, node, founding, wal, restored, store, image, listener, http_listener, ports })
+        Ok(Self {
+            config,
+            node,
+            founding,
+            wal,
+            restored,
+            store,
+            image,
+            listener,
+            http_listener,
+            ports,
+        })
     }
 
     /// Wires stages and links together as drawn in the crate's documentation. Returns their tasks, which of them
@@ -491,7 +500,7 @@ fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index)
         settle_ticks: ticks(LEAVE_SETTLE),
         silent_ticks: config.election_ticks_min,
     };
-    DigestEntries::new(raft, &tail, first, Autopilot::new(policy))
+    DigestEntries::new(raft, &tail, first, Autopilot::new(policy)).with_turns(ticks(TURN_LASTS))
 }
 
 /// The state machine is told whose it is, so its link waits until this node knows its cluster.
@@ -521,7 +530,11 @@ fn load_image(store: &Store, of: &Description) -> Result<Image, RunError> {
     let image = Image::decode(&store.image(of)?).map_err(|error| error.to_string());
     let wrong = |what: String| RunError::SessionTable { snapshot: of.meta.last, what };
     let image = image.map_err(wrong)?;
-    if image.covers(&of.meta) { Ok(image) } else { Err(wrong("it is older than the state".to_owned())) }
+    if image.covers(&of.meta) {
+        Ok(image)
+    } else {
+        Err(wrong("it is older than the state".to_owned()))
+    }
 }
 
 /// Founds a cluster with this node as its only voter, unless gossip shows that there is one already. Also completes a

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::consensus::{
-    BatchNo, Envelope, Event, HardState, LogId, Message, NodeId, RoleName,
-};
+use crate::consensus::{BatchNo, Envelope, Event, HardState, LogId, Message, NodeId, RoleName};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::pipeline::ToCommits;
@@ -80,7 +78,9 @@ pub fn log_events(
             // Dropped or truncated since the core asked, or not readable just now: it asks again if it still needs them.
             (
                 FetchFor::Core,
-                error @ (ReadError::Compacted { .. } | ReadError::Beyond { .. } | ReadError::Disk(_)),
+                error @ (ReadError::Compacted { .. }
+                | ReadError::Beyond { .. }
+                | ReadError::Disk(_)),
             ) => {
                 tracing::warn!(%error, "cannot read entries for a peer that is behind");
             }

@@ -35,10 +35,10 @@ use self::taking::TakeError;
 
 /// Between two looks at the schedule.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A turn is renewed this often.
-const RENEW_EVERY: Duration = Duration::from_secs(2);
 /// A turn that is not renewed ends after this long.
-pub const TURN_LASTS: Duration = Duration::from_secs(10);
+pub const TURN_LASTS: Duration = Duration::from_secs(3);
+/// A turn is renewed this often.
+const RENEW_EVERY: Duration = Duration::from_millis(700);
 /// Operators that wait for a snapshot.
 pub const MAX_ORDERS: usize = 16;
 /// Pauses after a failure.

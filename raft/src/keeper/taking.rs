@@ -54,7 +54,8 @@ impl Keeper {
         let client = self.attach().await?;
         let grown_bytes = self.metrics.log_grown_bytes.load(Ordering::Relaxed);
         let (info, pinned) = self.begin(&client).await?;
-        if let Some(newest) = self.store.newest().filter(|newest| newest.meta.last.index >= pinned.index)
+        if let Some(newest) =
+            self.store.newest().filter(|newest| newest.meta.last.index >= pinned.index)
         {
             return Ok(newest);
         }
@@ -64,7 +65,10 @@ impl Keeper {
         self.metrics.log_grown_bytes.fetch_sub(grown_bytes, Ordering::Relaxed);
         self.metrics.snapshots_taken.add();
         tracing::info!(
-            index = taken.meta.last.index.0, bytes = taken.bytes, took_ms = begun.elapsed().as_millis(), "took a snapshot"
+            index = taken.meta.last.index.0,
+            bytes = taken.bytes,
+            took_ms = begun.elapsed().as_millis(),
+            "took a snapshot"
         );
         let kept = self.store.all();
         let oldest = kept.first().map_or(taken.meta.last.index, |oldest| oldest.meta.last.index);
@@ -74,8 +78,10 @@ impl Keeper {
     }
 
     async fn attach(&self) -> Result<StateMachineServiceClient, TakeError> {
-        let (cluster, node, boot) = (self.node.known_cluster().await, self.node.id.0, self.node.boot);
-        let connection = contract::connect(&self.machine, cluster, node, boot, CONNECT_TIMEOUT).await;
+        let (cluster, node, boot) =
+            (self.node.known_cluster().await, self.node.id.0, self.node.boot);
+        let connection =
+            contract::connect(&self.machine, cluster, node, boot, CONNECT_TIMEOUT).await;
         let client = connection.map_err(|error| silent("connection", &error))?.client;
         let attach = Attach { contract: CONTRACT_VERSION, cluster, node, boot };
         match client.attach(deadline(CALL_TIMEOUT), attach).await {
@@ -181,7 +187,9 @@ fn check(chunk: SnapshotChunk, offset: u64) -> Result<SnapshotChunk, TakeError> 
         return Err(TakeError::Wrong(format!("it gave an empty piece at {offset}")));
     }
     if crc32c::crc32c(&chunk.bytes) != chunk.checksum {
-        return Err(TakeError::Wrong(format!("the checksum of its piece at {offset} does not fit")));
+        return Err(TakeError::Wrong(format!(
+            "the checksum of its piece at {offset} does not fit"
+        )));
     }
     Ok(chunk)
 }

@@ -24,7 +24,8 @@ impl Keeper {
                 let routes = Arc::clone(&self.routes.borrow());
                 let (item, answer) =
                     ForwardItem::snapshot_turn(request, Instant::now() + ANSWER_TIMEOUT);
-                let sent = routes.get(&leader).is_some_and(|route| route.forwards.try_send(item).is_ok());
+                let sent =
+                    routes.get(&leader).is_some_and(|route| route.forwards.try_send(item).is_ok());
                 sent && matches!(timeout(ANSWER_TIMEOUT, answer).await, Ok(Ok(Ok(true))))
             }
             None => false,

@@ -100,7 +100,14 @@ impl World {
         let (opening, opened) = mpsc::channel(8);
         let feeder = Feeder { cluster: 1, node: NodeId(2), boot: 3 };
         let source = Arc::new(Memory { applied, disk, opened: opening });
-        tokio::spawn(run(Endpoint::Unix(socket), feeder, source, watch::Sender::default(), events, queue));
+        tokio::spawn(run(
+            Endpoint::Unix(socket),
+            feeder,
+            source,
+            watch::Sender::default(),
+            events,
+            queue,
+        ));
         Self { listener, told, calls, opened, _dir: dir }
     }
 

@@ -219,6 +219,7 @@ pub struct DigestEntries {
     /// The snapshot that was taken last, until the log has said what may go.
     taken: Option<SnapshotMeta>,
     turns: Turns,
+    turn_ticks: u64,
     /// The session table of a snapshot from the leader, while the core looks at that snapshot.
     received: Option<Box<Image>>,
     /// Latest stamp in our log: stamps never fall.
@@ -247,6 +248,7 @@ impl DigestEntries {
             feed: Feed::new(first),
             taken: None,
             turns: Turns::default(),
+            turn_ticks: 1,
             received: None,
             time_ms: 0,
             autopilot,
@@ -263,6 +265,12 @@ impl DigestEntries {
     pub fn with_log_time(mut self, time_ms: u64) -> Self {
         self.time_ms = self.time_ms.max(time_ms);
         self
+    }
+
+    /// Lets turns to take a snapshot last for so long.
+    #[must_use]
+    pub fn with_turns(self, turn_ticks: u64) -> Self {
+        Self { turn_ticks, ..self }
     }
 
     /// Digests everything that waits. `clock_ms` is the wall clock, for stamps only.

@@ -49,7 +49,8 @@ impl Turns {
             }
             TurnRequest::Held => !is_held,
             TurnRequest::Wanted => {
-                let others_first = node == leader && self.waiting.keys().any(|other| *other != node);
+                let others_first =
+                    node == leader && self.waiting.keys().any(|other| *other != node);
                 !is_held && now >= self.closed_until && !others_first
             }
         };

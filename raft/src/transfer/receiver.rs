@@ -97,7 +97,11 @@ impl Receiver {
             transfer.file = Some(file);
             // It was sent before, and its answer was lost.
             let is_known = offset < have && offset + bytes.len() as u64 <= have;
-            return if is_known { Ok(have) } else { Err(SnapshotRefusal::WrongOffset { have, got: offset }) };
+            return if is_known {
+                Ok(have)
+            } else {
+                Err(SnapshotRefusal::WrongOffset { have, got: offset })
+            };
         }
         let length = bytes.len() as u64;
         let written = spawn_blocking(move || {
@@ -132,7 +136,8 @@ impl Receiver {
         let image = image.map_err(|panic| bad(&panic))??;
         let meta = description.meta;
         let event = EntriesEvent::SnapshotReceived { meta, image: Box::new(image) };
-        let stopping = |_closed| SnapshotRefusal::Storage { reason: "this node is stopping".to_owned() };
+        let stopping =
+            |_closed| SnapshotRefusal::Storage { reason: "this node is stopping".to_owned() };
         self.inbox.send(event).await.map_err(stopping)
     }
 }

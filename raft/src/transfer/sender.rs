@@ -157,7 +157,9 @@ impl Sender {
                     sleep(REFUSED_PAUSE).await;
                     return Err(reason);
                 }
-                Err(Stop::Broken(reason)) if progress.at.elapsed() > PATIENCE => return Err(reason),
+                Err(Stop::Broken(reason)) if progress.at.elapsed() > PATIENCE => {
+                    return Err(reason);
+                }
                 Err(Stop::Broken(reason)) => {
                     tracing::info!(peer = %self.peer, have = progress.most, reason, "transfer of a snapshot broke off; resuming");
                 }
@@ -211,7 +213,9 @@ impl Sender {
             address.parse().map_err(|error| Stop::Broken(format!("{error}")))?;
         let hello = self.context.node.hello(Service::Peer).expecting(self.peer.0);
         let connection = peer::connect(&endpoint, hello, CONNECT_TIMEOUT).await;
-        connection.map(|connection| connection.client).map_err(|error| Stop::Broken(error.to_string()))
+        connection
+            .map(|connection| connection.client)
+            .map_err(|error| Stop::Broken(error.to_string()))
     }
 
     async fn offer(&self, client: &PeerServiceClient, snapshot: &Description) -> Result<u64, Stop> {

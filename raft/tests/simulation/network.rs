@@ -28,13 +28,8 @@ pub struct Weather {
 }
 
 impl Weather {
-    pub const CALM: Self = Self {
-        loss: 0.0,
-        duplication: 0.0,
-        delay_ticks: 0,
-        late_answers: 0.0,
-        stragglers: 0.0,
-    };
+    pub const CALM: Self =
+        Self { loss: 0.0, duplication: 0.0, delay_ticks: 0, late_answers: 0.0, stragglers: 0.0 };
 }
 
 /// Messages under way and links that are cut.

@@ -114,7 +114,9 @@ impl Scene {
         self.world
             .nodes
             .values()
-            .filter(|node| node.is_up() && node.raft().status().membership == membership(&[1, 2, 3], &[]))
+            .filter(|node| {
+                node.is_up() && node.raft().status().membership == membership(&[1, 2, 3], &[])
+            })
             .all(|node| node.raft().ready_index() == committed)
     }
 }

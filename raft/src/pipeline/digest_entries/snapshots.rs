@@ -6,9 +6,6 @@ use crate::consensus::{Index, Input, LogId, NodeId, RoleName, SnapshotMeta};
 use crate::rpc::peer::TurnRequest;
 use crate::session::Image;
 
-/// A turn to take a snapshot ends after so many ticks unless it is renewed.
-const TURN_TICKS: u64 = 1_000;
-
 impl DigestEntries {
     /// The log has said what may go now that a snapshot of our own is durable.
     pub(super) fn hold_snapshot(&mut self, compact_to: Index, actions: &mut EntriesActions) {
@@ -27,7 +24,7 @@ impl DigestEntries {
         match status.role {
             RoleName::Leader => {
                 let office = (status.id, status.term);
-                Ok(self.turns.ask(office, (node, request), self.now, TURN_TICKS))
+                Ok(self.turns.ask(office, (node, request), self.now, self.turn_ticks))
             }
             RoleName::Follower | RoleName::PreCandidate | RoleName::Candidate => Err(status.leader),
         }
