@@ -18,7 +18,7 @@ use raft::snapshot::Store;
 use raft::wal::{Options, RealDisk, Wal};
 use serde_json::Value;
 
-const CLUSTER: u128 = 0xc0ffee;
+const CLUSTER: u128 = 0x00c0_ffee;
 const BLOCK_BYTES: usize = 512;
 
 /// Runs raft with nothing of the caller's environment; exit code and output.
@@ -105,14 +105,14 @@ impl Node {
         node
     }
 
-    fn append(&mut self, batch: Persist, payloads: &[Payload]) {
+    fn append(&mut self, mut batch: Persist, payloads: &[Payload]) {
         let term = self.wal.hard_state().term.max(batch.hard_state.map_or(Term(1), |s| s.term));
-        let append = payloads.iter().map(|payload| {
+        let entries = payloads.iter().map(|payload| {
             self.entries += 1;
             Entry { id: LogId::new(term, Index(self.entries)), payload: payload.clone() }
         });
-        let append = append.collect();
-        self.wal.append(&[Persist { append, ..batch }]).unwrap();
+        batch.append = entries.collect();
+        self.wal.append(&[batch]).unwrap();
     }
 
     /// Entries of some size until there are so many segments.

@@ -294,7 +294,7 @@ mod tests {
         let whole = stream(b"body", 1_000);
         assert_eq!(label(&whole), Some(("kv".to_owned(), APPLIED)));
         assert_eq!(label(&whole[..HEAD_BYTES + 2]), Some(("kv".to_owned(), APPLIED)));
-        assert_eq!(label(&whole[..HEAD_BYTES + 1]), None);
+        assert_eq!(label(&whole[..=HEAD_BYTES]), None);
         assert_eq!(label(&[&b"X"[..], &whole[1..]].concat()), None);
     }
 

@@ -76,16 +76,15 @@ fn print_entry<W: Write>(entry: &Entry, report: &mut Report<W>) -> io::Result<()
             let json = json!({"membership": membership_json(membership)});
             ("membership", membership_text(membership), json)
         }
-        Payload::Command(payload) => match Command::decode(payload) {
-            Some(command) => {
+        Payload::Command(payload) => {
+            if let Some(command) = Command::decode(payload) {
                 let (text, json) = describe(&command);
                 ("command", text, json)
-            }
-            None => {
+            } else {
                 let text = format!("{} bytes that are no command of raft", payload.len());
                 ("unknown", text, json!({"bytes": payload.len()}))
             }
-        },
+        }
     };
     let id = entry.id;
     report.line(

@@ -18,6 +18,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// For so long, if it is something else each time.
 const LOOK_FOR: Duration = Duration::from_secs(5);
 
+const TOO_FAST: &str = "the log is written to faster than it can be looked at; no damage was found twice: try again, or \
+                        stop raft first";
+
 /// Which entries are wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
@@ -81,47 +84,43 @@ fn note_holder<W: Write>(dir: &Path, report: &mut Report<W>) -> io::Result<()> {
     report.note(&text)
 }
 
-/// What an inspection comes to.
-enum Found {
-    Log(Inspection),
-    /// There is nothing to inspect.
-    Nothing(String),
-}
+/// What an inspection comes to; or why there is nothing to inspect.
+type Found = Result<Inspection, String>;
 
-impl Found {
-    /// What is wrong, for comparing.
-    fn faults(&self) -> Vec<String> {
-        match self {
-            Self::Log(found) => found.faults.iter().map(OpenError::to_string).collect(),
-            Self::Nothing(why) => vec![why.clone()],
-        }
+/// What is wrong, for comparing.
+fn faults_of(found: &Found) -> Vec<String> {
+    match found {
+        Ok(found) => found.faults.iter().map(OpenError::to_string).collect(),
+        Err(why) => vec![why.clone()],
     }
 }
 
 fn look(dir: &Path, on_item: &mut dyn FnMut(Item)) -> Found {
-    match wal::inspect(&ReadOnlyDisk, dir, on_item) {
-        Ok(found) if found.segments.is_empty() && found.faults.is_empty() => {
-            Found::Nothing(format!(
-                "there is no log in {}: give a node's data directory, or the one with its .wal files",
-                dir.display()
-            ))
-        }
-        Ok(found) => Found::Log(found),
-        Err(error) => Found::Nothing(error.to_string()),
+    let found = wal::inspect(&ReadOnlyDisk, dir, on_item).map_err(|error| error.to_string())?;
+    if found.segments.is_empty() && found.faults.is_empty() {
+        return Err(format!(
+            "there is no log in {}: give a node's data directory, or the one with its .wal files",
+            dir.display()
+        ));
     }
+    Ok(found)
 }
 
-/// Looks until what is found is the same twice, or whole: whoever writes the log may have been at it.
-fn settle(dir: &Path, mut found: Found) -> (Found, bool) {
+/// Looks until what is found is the same twice, or whole: whoever writes the log may have been at it. Also says whether
+/// that was so.
+fn settle(mut found: Found, limit: Duration, mut look: impl FnMut() -> Found) -> (Found, bool) {
     let begun = Instant::now();
-    let mut faults = found.faults();
+    let mut faults = faults_of(&found);
     let mut has_moved = false;
-    while !faults.is_empty() && begun.elapsed() < LOOK_FOR {
+    while !faults.is_empty() {
+        if begun.elapsed() > limit {
+            return (Err(TOO_FAST.to_owned()), has_moved);
+        }
         std::thread::park_timeout(LOOK_AGAIN);
-        found = look(dir, &mut |_| {});
-        let before = std::mem::replace(&mut faults, found.faults());
+        found = look();
+        let before = std::mem::replace(&mut faults, faults_of(&found));
         if before == faults {
-            return (found, has_moved);
+            break;
         }
         has_moved = true;
     }
@@ -134,14 +133,14 @@ fn conclude<W: Write>(
     report: &mut Report<W>,
     say: impl FnOnce(&Inspection, &mut Report<W>) -> io::Result<()>,
 ) -> io::Result<Verdict> {
-    let (found, has_moved) = settle(dir, found);
+    let (found, has_moved) = settle(found, LOOK_FOR, || look(dir, &mut |_| {}));
     if has_moved {
         report
             .note("the log was written to while it was read; what came later may not be shown")?;
     }
     let found = match found {
-        Found::Log(found) => found,
-        Found::Nothing(why) => {
+        Ok(found) => found,
+        Err(why) => {
             report.error(&why)?;
             return Ok(Verdict::Unreadable);
         }
@@ -221,5 +220,36 @@ fn verdict(faults: &[OpenError]) -> Verdict {
         Verdict::Whole
     } else {
         Verdict::Unreadable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settles on what is looked at in this order; a number is a fault of that name, and zero is none.
+    fn settled(looks: &[u32], limit: Duration) -> (Vec<String>, bool, usize) {
+        let found = |fault: u32| match fault {
+            0 => Ok(Inspection::default()),
+            fault => Err(fault.to_string()),
+        };
+        let mut later = looks[1..].iter();
+        let (found, has_moved) = settle(found(looks[0]), limit, || found(*later.next().unwrap()));
+        (faults_of(&found), has_moved, later.len())
+    }
+
+    #[test]
+    fn only_what_is_found_twice_is_so() {
+        let long = Duration::from_mins(1);
+        assert_eq!(settled(&[0, 1], long), (vec![], false, 1));
+        assert_eq!(settled(&[1, 1, 2], long), (vec!["1".to_owned()], false, 1));
+        assert_eq!(settled(&[1, 0, 2], long), (vec![], true, 1));
+        assert_eq!(settled(&[1, 2, 2, 3], long), (vec!["2".to_owned()], true, 1));
+    }
+
+    #[test]
+    fn what_is_something_else_each_time_is_not_called_damage() {
+        let (faults, has_moved, left) = settled(&[1, 2, 3], Duration::from_nanos(1));
+        assert_eq!((faults, has_moved, left), (vec![TOO_FAST.to_owned()], false, 2));
     }
 }

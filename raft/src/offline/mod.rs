@@ -110,7 +110,7 @@ struct Place {
 #[derive(Args)]
 struct Output {
     /// How results are printed
-    #[arg(long, value_enum, default_value = "human", env = "OUTRIGGER_OUTPUT")]
+    #[arg(long, value_enum, default_value = "human")]
     output: Format,
 }
 

@@ -31,10 +31,9 @@ pub(super) fn inspect<W: Write>(file: &Path, report: &mut Report<W>) -> io::Resu
     } else {
         report.error(&fault.to_string())?;
     }
-    Ok(match fault {
-        SnapshotError::Damaged(_) | SnapshotError::UnknownVersion { .. } => Verdict::Damaged,
-        _ => Verdict::Unreadable,
-    })
+    let is_damage =
+        matches!(fault, SnapshotError::Damaged(_) | SnapshotError::UnknownVersion { .. });
+    Ok(if is_damage { Verdict::Damaged } else { Verdict::Unreadable })
 }
 
 fn describe<W: Write>(found: &Inspection, report: &mut Report<W>) -> io::Result<()> {

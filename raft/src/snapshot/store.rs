@@ -88,7 +88,8 @@ impl Store {
         self.shared.state().snapshots.clone()
     }
 
-    /// Begins a snapshot with the session table as of now (or later), to be followed by the machine's stream.
+    /// Begins a snapshot: the session table first, then the machine's stream. One that is older than those that are kept is
+    /// gone again as soon as it is finished.
     ///
     /// # Errors
     /// Another one is being taken, a part is too long, or the disk refuses.
@@ -102,7 +103,7 @@ impl Store {
     }
 
     /// Begins to receive what a leader offers, or goes on behind the last whole frame if this very snapshot was being
-    /// received before. Of another one, all that has arrived is given up.
+    /// received before; what has arrived is read and checked again for that. Of another one, it is given up.
     ///
     /// # Errors
     /// Another one is being received, or the disk refuses.

@@ -110,6 +110,7 @@ pub fn inspect(
 }
 
 /// Where a segment ends.
+#[derive(Clone, Copy)]
 enum End {
     /// Before the frame with this number.
     At(u64),
@@ -144,7 +145,7 @@ impl Inspector<'_> {
         (self.on_item)(Item::Segment { file, log, held: Held::from(head.start.state.clone()) });
         let from_start = || Log::from_state(head.start.state.clone());
         let mut log = self.log.take().unwrap_or_else(from_start);
-        if let Err(error) = self.walk(head, &mut log, &end) {
+        if let Err(error) = self.walk(head, &mut log, end) {
             self.log = Some(log);
             self.fault(error);
         } else {
@@ -152,12 +153,12 @@ impl Inspector<'_> {
         }
     }
 
-    fn walk(&mut self, head: &Head, log: &mut Log, end: &End) -> Result<(), OpenError> {
+    fn walk(&mut self, head: &Head, log: &mut Log, end: End) -> Result<(), OpenError> {
         let on_item = &mut *self.on_item;
         let mut watch = |record: &Record<'_>| on_item(Item::of(record));
         let mut walk = Walk::new(head, log, &mut watch)?;
         let outcome = match end {
-            End::At(seq) => walk.older(*seq),
+            End::At(seq) => walk.older(seq),
             End::Unknown => walk.rest(),
             End::Open => walk.newest().map(drop),
         };
@@ -176,10 +177,11 @@ impl Inspector<'_> {
     fn finish(mut self, dir: &Path, first: Option<u32>) -> Inspection {
         self.note_state();
         let is_one_log = self.found.faults.is_empty();
-        if let Some((log, first)) = self.log.as_mut().zip(first).filter(|_| is_one_log) {
-            if let Err(error) = log.complete() {
-                self.found.faults.push(missing_before(dir, first, &error).into());
-            }
+        if let Some((log, first)) = self.log.as_mut().zip(first)
+            && is_one_log
+            && let Err(error) = log.complete()
+        {
+            self.found.faults.push(missing_before(dir, first, &error).into());
         }
         self.found
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use raft::consensus::{NodeId, NodeInfo};
 use raft::snapshot::{MAX_IMAGE_BYTES, PIECE_BYTES, SnapshotError, Store};
 use raft::wal::RealDisk;
 
@@ -62,6 +63,17 @@ fn the_newest_few_are_kept_and_a_reader_of_an_older_one_goes_on() {
 }
 
 #[test]
+fn one_that_is_older_than_those_that_are_kept_does_not_take_their_place() {
+    let disk = SimulatedDisk::new();
+    let store = open(&disk);
+    let kept: Vec<_> = (5..=6).map(|index| take(&store, &small(index)).unwrap()).collect();
+    let older = take(&store, &small(3)).unwrap();
+    assert_eq!(store.all(), kept);
+    assert_eq!(disk.files("").len(), 2);
+    assert!(matches!(store.image(&older), Err(SnapshotError::Gone { .. })));
+}
+
+#[test]
 fn another_one_up_to_the_same_entry_takes_the_place_of_the_first() {
     let disk = SimulatedDisk::new();
     let store = open(&disk);
@@ -87,11 +99,16 @@ fn one_is_taken_at_a_time_and_what_is_dropped_leaves_nothing() {
 }
 
 #[test]
-fn a_session_table_that_nobody_could_receive_is_not_taken() {
+fn what_nobody_could_receive_is_not_taken() {
     let disk = SimulatedDisk::new();
     let image = vec![0; usize::try_from(MAX_IMAGE_BYTES).unwrap() + 1];
     let refused = open(&disk).take(&small(1).meta, CLUSTER, &image);
     assert!(matches!(refused, Err(SnapshotError::TooLong { part: "the session table", .. })));
+    let mut meta = small(1).meta;
+    let info = NodeInfo { name: "n".repeat(1 << 20), ..NodeInfo::default() };
+    meta.membership.nodes.insert(NodeId(7), info);
+    let refused = open(&disk).take(&meta, CLUSTER, b"");
+    assert!(matches!(refused, Err(SnapshotError::TooLong { part: "the head", .. })));
     assert!(disk.files("").is_empty());
 }
 

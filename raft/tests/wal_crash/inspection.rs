@@ -140,14 +140,11 @@ fn damage_in_two_segments_is_named_twice() {
         disk.flip(path, 3 * SECTOR_BYTES * 8);
     }
     let (_, found) = look(&disk);
-    let files: Vec<_> = found
-        .faults
-        .iter()
-        .map(|fault| match fault {
-            OpenError::Damaged(damage) => damage.file.clone(),
-            other => panic!("{other}"),
-        })
-        .collect();
+    let file = |fault: &OpenError| {
+        let OpenError::Damaged(damage) = fault else { panic!("{fault}") };
+        damage.file.clone()
+    };
+    let files: Vec<_> = found.faults.iter().map(file).collect();
     assert_eq!(files, [segments[0].0.clone(), segments[1].0.clone()]);
 }
 
