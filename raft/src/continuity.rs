@@ -160,7 +160,11 @@ mod tests {
     fn a_log_that_begins_beyond_the_snapshots_is_refused() {
         let cases = [
             (Some(meta(3, 2)), None, Some("after entry 3 and there is no whole snapshot")),
-            (Some(meta(3, 2)), Some(meta(2, 2)), Some("after entry 3 and the newest whole snapshot ends at 2")),
+            (
+                Some(meta(3, 2)),
+                Some(meta(2, 2)),
+                Some("after entry 3 and the newest whole snapshot ends at 2"),
+            ),
             (Some(meta(3, 2)), Some(meta(3, 2)), None),
             (None, Some(meta(2, 2)), None),
         ];
@@ -175,10 +179,14 @@ mod tests {
 
     #[test]
     fn a_snapshot_that_contradicts_a_committed_entry_is_refused() {
-        for (base, snapshot) in [(None, meta(6, 4)), (None, meta(2, 1)), (Some(meta(3, 2)), meta(3, 1))] {
+        for (base, snapshot) in
+            [(None, meta(6, 4)), (None, meta(2, 1)), (Some(meta(3, 2)), meta(3, 1))]
+        {
             let expected = snapshot.last;
             match join(log(base), Some(snapshot)) {
-                Err(Discontinuity::Contradiction { snapshot, .. }) => assert_eq!(snapshot, expected),
+                Err(Discontinuity::Contradiction { snapshot, .. }) => {
+                    assert_eq!(snapshot, expected)
+                }
                 other => panic!("{other:?}"),
             }
         }

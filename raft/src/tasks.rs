@@ -73,7 +73,9 @@ pub fn log_events(
             // Dropped or truncated since the core asked, or not readable just now: it asks again if it still needs them.
             (
                 FetchFor::Core,
-                error @ (ReadError::Compacted { .. } | ReadError::Beyond { .. } | ReadError::Disk(_)),
+                error @ (ReadError::Compacted { .. }
+                | ReadError::Beyond { .. }
+                | ReadError::Disk(_)),
             ) => {
                 tracing::warn!(%error, "cannot read entries for a peer that is behind");
             }

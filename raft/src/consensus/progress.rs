@@ -146,12 +146,7 @@ impl Progress {
 
     /// The peer holds our log up to `match_index`. Says whether that is news. One that is being sent a snapshot needs it no
     /// longer once it holds what our log follows on, however it came by that.
-    pub(super) fn accepted(
-        &mut self,
-        match_index: Index,
-        log: &Log,
-        election_ticks: u32,
-    ) -> bool {
+    pub(super) fn accepted(&mut self, match_index: Index, log: &Log, election_ticks: u32) -> bool {
         let last = log.last().index;
         let advanced = match_index > self.match_index;
         self.match_index = self.match_index.max(match_index);

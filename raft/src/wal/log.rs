@@ -163,7 +163,8 @@ impl Log {
     pub(super) fn trailing(&self, index: Index, keep_bytes: u64) -> Index {
         let (first, index) = (self.first(), index.min(self.last.index));
         let count = (index.0 + 1).saturating_sub(first.0);
-        let kept = self.places.range(..usize::try_from(count).expect("at most the number of places"));
+        let kept =
+            self.places.range(..usize::try_from(count).expect("at most the number of places"));
         let mut bytes = 0;
         let stay = kept.rev().take_while(|place| {
             let wanted = bytes < keep_bytes;

@@ -114,7 +114,9 @@ impl Scene {
         self.world
             .nodes
             .values()
-            .filter(|node| node.is_up() && node.raft().status().membership == membership(&[1, 2, 3], &[]))
+            .filter(|node| {
+                node.is_up() && node.raft().status().membership == membership(&[1, 2, 3], &[])
+            })
             .all(|node| node.raft().ready_index() == committed)
     }
 }
@@ -223,8 +225,9 @@ fn compaction_waits_for_nobody_who_is_gone() {
 #[test]
 fn a_peer_that_has_the_entries_after_all_needs_no_snapshot() {
     let mut scene = Scene::new(9);
-    // It hears the leader, but its answers get lost.
     scene.world.network.heal();
+    scene.until("it catches up", Scene::all_agree);
+    // It hears the leader, but its answers get lost.
     scene.world.network.cut(scene.behind, scene.leader);
     scene.commit(20);
     scene.take_snapshot(scene.leader, 35, 30);

@@ -79,7 +79,12 @@ impl World {
 
     /// A run without misfortunes, but for those that a test brings about.
     pub fn calm(seed: u64) -> Self {
-        let configs = (1..=NODES).map(|id| quick_config(NodeId(id), seed)).collect();
+        Self::calm_with(seed, |id| quick_config(id, seed))
+    }
+
+    /// The same with settings of one's own.
+    pub fn calm_with(seed: u64, config: impl Fn(NodeId) -> Config) -> Self {
+        let configs = (1..=NODES).map(|id| config(NodeId(id))).collect();
         Self::with(Xoshiro256PlusPlus::seed_from_u64(seed), Weather::CALM, Climate::calm(), configs)
     }
 

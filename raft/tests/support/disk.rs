@@ -227,7 +227,8 @@ impl Disk {
         for write in self.pending.iter().rev() {
             match write {
                 Write::Batch(persist) => {
-                    let first = persist.append.first().map_or(Index(u64::MAX), |entry| entry.id.index);
+                    let first =
+                        persist.append.first().map_or(Index(u64::MAX), |entry| entry.id.index);
                     if let Some(at) = index.0.checked_sub(first.0)
                         && let Some(entry) = persist.append.get(usize::try_from(at).ok()?)
                     {
@@ -259,12 +260,11 @@ impl Disk {
     pub fn membership_at(&self, index: Index) -> (Index, Membership) {
         let base = self.written_base();
         let first = base.map_or(Index(1), |base| base.last.index.next());
-        let in_log = (first.0..=index.0).rev().find_map(|at| {
-            match &self.find(Index(at))?.payload {
+        let in_log =
+            (first.0..=index.0).rev().find_map(|at| match &self.find(Index(at))?.payload {
                 Payload::Membership(membership) => Some((Index(at), (**membership).clone())),
                 Payload::Noop | Payload::Command(_) => None,
-            }
-        });
+            });
         let at_base = || base.map(|base| (base.membership_index, base.membership.clone()));
         in_log.or_else(at_base).unwrap_or_default()
     }

@@ -58,8 +58,10 @@ pub fn check_described(meta: &SnapshotMeta, committed: &Committed) {
 
 fn membership_at(index: Index, committed: &Committed) -> Option<(Index, &Membership)> {
     let up_to = committed.entries.range(..=index).rev();
-    up_to.filter_map(|(at, (entry, _))| match &entry.payload {
-        Payload::Membership(membership) => Some((*at, &**membership)),
-        Payload::Noop | Payload::Command(_) => None,
-    }).next()
+    up_to
+        .filter_map(|(at, (entry, _))| match &entry.payload {
+            Payload::Membership(membership) => Some((*at, &**membership)),
+            Payload::Noop | Payload::Command(_) => None,
+        })
+        .next()
 }
