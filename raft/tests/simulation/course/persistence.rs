@@ -187,7 +187,9 @@ fn churn(mut lab: Lab) {
         }
         for _ in 0..SECOND * 7 / 10 {
             lab.tick();
-            clients.iter_mut().for_each(|client| client.tick(&mut lab));
+            for client in &mut clients {
+                client.tick(&mut lab);
+            }
         }
     }
     lab.reliable_again();
