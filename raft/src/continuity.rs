@@ -185,7 +185,7 @@ mod tests {
             let expected = snapshot.last;
             match join(log(base), Some(snapshot)) {
                 Err(Discontinuity::Contradiction { snapshot, .. }) => {
-                    assert_eq!(snapshot, expected)
+                    assert_eq!(snapshot, expected);
                 }
                 other => panic!("{other:?}"),
             }

@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_was_dropped_takes_no_memory() {
-        let mut log = log(LogId::default(), &[1; 10_000]);
+        let mut log = log(LogId::default(), &vec![1; 10_000]);
         log.compact(id(9_990, 1));
         assert_eq!(log.cache.len(), 10);
         assert!(log.cache.capacity() <= 64, "{}", log.cache.capacity());

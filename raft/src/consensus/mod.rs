@@ -27,6 +27,9 @@
 //! - *Durability* (`durability`): what a step wants on disk is one numbered batch. Answers that promise something wait in
 //!   [`Output::messages_after_sync`] until all batches so far are durable.
 //! - *Reads* (`read_index`): one round of heartbeats confirms leadership for all reads that waited when it began.
+//! - *Snapshots* (`replica`, `replication`): the log begins after its base, which the newest snapshot includes; entries between
+//!   the two stay for peers that are a little behind. Compaction waits for a peer that takes a snapshot, until it has what the
+//!   log held when it had taken it, or is silent: else it would need the next one.
 //! - *Configuration* (`membership`, `reconfiguration`): every change of voters is a joint change.
 //! - *Others' bytes* (`admission`) are checked once, before anything acts on them; *our own state* (`invariants`) is asserted.
 //!

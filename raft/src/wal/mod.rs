@@ -13,7 +13,7 @@
 //! One [`Wal::append`] writes one frame and syncs it once; the next frame is written only after that sync has returned.
 //! From this rule and the blocks' own checksums follows what a bad end of the log means (`recovery.rs`). Nothing is
 //! ever overwritten: a truncation is a record. A segment starts with all the state a reader needs, so compaction is
-//! nothing but removing the oldest files.
+//! one record that says where the log begins now, and then removing the files that lie wholly below, or using them again.
 //!
 //! The last frame found by an open may be in the page cache only (the process was killed, or its last sync failed and
 //! the kernel forgot about it). So it is copied into a fresh segment, which is synced before the open returns. The old

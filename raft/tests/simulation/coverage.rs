@@ -10,6 +10,7 @@ pub struct Coverage {
     pub installs: u64,
     pub trailing: u64,
     pub broken_streams: u64,
+    pub replaced_logs: u64,
     pub fetches: u64,
     pub crashes: u64,
     pub truncations: u64,
@@ -29,6 +30,7 @@ impl Coverage {
         self.installs += other.installs;
         self.trailing += other.trailing;
         self.broken_streams += other.broken_streams;
+        self.replaced_logs += other.replaced_logs;
         self.fetches += other.fetches;
         self.crashes += other.crashes;
         self.truncations += other.truncations;
@@ -49,6 +51,7 @@ impl Coverage {
             ("installed snapshots", self.installs, 20),
             ("compactions that left entries", self.trailing, 20),
             ("broken streams", self.broken_streams, 10),
+            ("logs that a snapshot replaced at a restart", self.replaced_logs, 3),
             ("fetches", self.fetches, 20),
             ("crashes", self.crashes, 300),
             ("truncations", self.truncations, 20),

@@ -83,7 +83,8 @@ impl World {
     pub fn nemesis(&mut self) {
         let climate = self.climate;
         if self.rng.random_bool(climate.crash) {
-            self.crash();
+            let id = self.any_node();
+            self.crash(id);
         }
         if self.rng.random_bool(climate.cut) {
             self.cut();
@@ -112,8 +113,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self) {
-        let id = self.any_node();
+    pub fn crash(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a known node");
         if !node.is_up() {
             return;

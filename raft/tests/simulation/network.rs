@@ -1,14 +1,14 @@
 //! A network that loses, delays, reorders and repeats messages, and that can be cut in one direction only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 
 use raft::consensus::{Envelope, Message, NodeId};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
-/// Between two and twenty-six heartbeats.
-const LATE_TICKS: RangeInclusive<u64> = 5..=53;
+/// A late answer takes that long at least, and up to so many ticks more.
+const LATE_TICKS: u64 = 20;
+const LATER_TICKS: u64 = 200;
 /// A hundred heartbeats.
 const STRAGGLER_TICKS: u64 = 200;
 
@@ -21,7 +21,7 @@ pub struct Weather {
     pub duplication: f64,
     /// Longest delay, in ticks, inclusive; two messages with different delays overtake each other.
     pub delay_ticks: u64,
-    /// Chance that an answer is held back for [`LATE_TICKS`].
+    /// Chance that an answer is held back for [`LATE_TICKS`] and a part of [`LATER_TICKS`].
     pub late_answers: f64,
     /// Chance that a copy is held back for up to [`STRAGGLER_TICKS`]: until its term, or its sender's whole reign, is over.
     pub stragglers: f64,
@@ -84,13 +84,20 @@ impl Network {
         let is_late = self.weather.late_answers > 0.0
             && is_answer(&envelope.body)
             && rng.random_bool(self.weather.late_answers);
-        let delay = if is_late { LATE_TICKS } else { 0..=longest };
-        let due = now + rng.random_range(delay);
+        let delay = rng.random_range(0..=longest);
+        let delay = if is_late { late_ticks(rng) } else { delay };
+        let due = now + delay;
         // A random number in front of the serial one shuffles what is due in the same tick.
         let order = if longest == 0 { 0 } else { rng.random_range(0..16) };
         self.sent += 1;
         self.under_way.insert((due, order << 48 | self.sent), envelope);
     }
+}
+
+/// Short delays are more frequent than long ones.
+fn late_ticks(rng: &mut Xoshiro256PlusPlus) -> u64 {
+    let most = rng.random_range(0..=LATER_TICKS);
+    LATE_TICKS + rng.random_range(0..=most)
 }
 
 fn is_answer(body: &Message) -> bool {

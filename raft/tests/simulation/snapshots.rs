@@ -225,8 +225,9 @@ fn compaction_waits_for_nobody_who_is_gone() {
 #[test]
 fn a_peer_that_has_the_entries_after_all_needs_no_snapshot() {
     let mut scene = Scene::new(9);
-    // It hears the leader, but its answers get lost.
     scene.world.network.heal();
+    scene.until("it catches up", Scene::all_agree);
+    // It hears the leader, but its answers get lost.
     scene.world.network.cut(scene.behind, scene.leader);
     scene.commit(20);
     scene.take_snapshot(scene.leader, 35, 30);

@@ -79,7 +79,12 @@ impl World {
 
     /// A run without misfortunes, but for those that a test brings about.
     pub fn calm(seed: u64) -> Self {
-        let configs = (1..=NODES).map(|id| quick_config(NodeId(id), seed)).collect();
+        Self::calm_with(seed, |id| quick_config(id, seed))
+    }
+
+    /// The same with settings of one's own.
+    pub fn calm_with(seed: u64, config: impl Fn(NodeId) -> Config) -> Self {
+        let configs = (1..=NODES).map(|id| config(NodeId(id))).collect();
         Self::with(Xoshiro256PlusPlus::seed_from_u64(seed), Weather::CALM, Climate::calm(), configs)
     }
 
@@ -289,7 +294,11 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a known node");
         let same_process = node.is_up() && node.incarnation == incarnation;
         match what {
-            Later::Restart if !node.is_up() => node.start(),
+            Later::Restart if !node.is_up() => {
+                let base = node.disk.log_base();
+                node.start();
+                self.coverage.replaced_logs += u64::from(node.disk.log_base() != base);
+            }
             Later::Step(input) if same_process => self.step(id, input),
             Later::ReadLog(fetch) if same_process => {
                 let mut entries = node.disk.read(fetch.from, fetch.to);
@@ -298,7 +307,11 @@ impl World {
             }
             Later::SnapshotArrived(meta) if same_process => {
                 node.disk.store_snapshot(meta.clone());
-                self.step(id, Input::SnapshotReceived(meta));
+                let delay = self.rng.random_range(0..4);
+                self.later(id, delay, Later::Step(Input::SnapshotReceived(meta)));
+                if self.rng.random_bool(3.0 * self.climate.crash) {
+                    self.crash(id);
+                }
             }
             Later::SnapshotWritten(meta, compact_to) if same_process => {
                 self.invariants.check_described(&meta);

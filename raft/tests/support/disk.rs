@@ -288,7 +288,9 @@ impl Disk {
         };
         let joined = join(found, self.snapshot.clone());
         let Joined { restored, replace_log } = joined.expect("no crash leaves a gap");
-        replace_log.into_iter().for_each(|base| self.durable.compact(base));
+        if let Some(base) = replace_log {
+            self.durable.compact(base);
+        }
         restored
     }
 }

@@ -187,7 +187,9 @@ fn churn(mut lab: Lab) {
         }
         for _ in 0..SECOND * 7 / 10 {
             lab.tick();
-            clients.iter_mut().for_each(|client| client.tick(&mut lab));
+            for client in &mut clients {
+                client.tick(&mut lab);
+            }
         }
     }
     lab.reliable_again();
@@ -235,7 +237,7 @@ impl Client {
 }
 
 impl Lab {
-    /// One time in ten up to half a second, else next to nothing.
+    /// One time in ten up to half a second, else up to 13 milliseconds.
     fn sleep_for_a_while(&mut self) {
         let ticks = if self.random(10) == 0 { self.random(SECOND / 2) } else { self.random(2) };
         self.sleep(ticks);

@@ -57,11 +57,8 @@ pub fn check_described(meta: &SnapshotMeta, committed: &Committed) {
 }
 
 fn membership_at(index: Index, committed: &Committed) -> Option<(Index, &Membership)> {
-    let up_to = committed.entries.range(..=index).rev();
-    up_to
-        .filter_map(|(at, (entry, _))| match &entry.payload {
-            Payload::Membership(membership) => Some((*at, &**membership)),
-            Payload::Noop | Payload::Command(_) => None,
-        })
-        .next()
+    committed.entries.range(..=index).rev().find_map(|(at, (entry, _))| match &entry.payload {
+        Payload::Membership(membership) => Some((*at, &**membership)),
+        Payload::Noop | Payload::Command(_) => None,
+    })
 }
