@@ -19,6 +19,7 @@ pub mod backoff;
 pub mod command;
 pub mod config;
 pub mod consensus;
+pub mod continuity;
 pub mod entries;
 pub mod forward;
 pub mod http;

@@ -14,6 +14,7 @@ use crate::config::{Bootstrap, Config};
 use crate::consensus::{
     self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored, SnapshotMeta,
 };
+use crate::continuity::{self, Discontinuity, Joined};
 use crate::http;
 use crate::identity::{DataDir, IdentityError};
 use crate::leaving::{ASK_EVERY, Leaver, Leaving};
@@ -59,6 +60,9 @@ pub enum RunError {
     /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// Log and snapshots do not belong together.
+    #[error(transparent)]
+    Discontinuous(#[from] Discontinuity),
     /// The log failed while running; it was not retried.
     #[error(
         "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
@@ -102,6 +106,7 @@ impl RunError {
                 | OpenError::UnknownVersion { .. }
                 | OpenError::Unreadable(ReadError::Damaged(_)),
             )
+            | Self::Discontinuous(_)
             | Self::LogFailed(LogFailure::Read(ReadError::Damaged(_))) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
             | Self::Log(OpenError::Foreign { .. }) => 12,
@@ -188,7 +193,11 @@ struct Opened {
 impl Opened {
     async fn open(config: Config) -> Result<Self, RunError> {
         let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
-        let (wal, restored) = open_log(&config, &data_dir)?;
+        let (mut wal, log) = open_log(&config, &data_dir)?;
+        let Joined { restored, replace_log } = continuity::join(log, None)?;
+        if let Some(base) = &replace_log {
+            wal.compact(base).map_err(LogFailure::from)?;
+        }
         let is_blank =
             restored.last == LogId::default() && restored.hard_state == HardState::default();
         data_dir.begin_boot(is_blank)?;
@@ -358,7 +367,7 @@ fn is_unusable(error: &DiskError) -> bool {
 
 /// First entry that the log holds.
 fn first_index(restored: &Restored) -> Index {
-    restored.snapshot.as_ref().map_or(Index(1), |snapshot| snapshot.last.index.next())
+    restored.base.as_ref().map_or(Index(1), |base| base.last.index.next())
 }
 
 fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index) -> DigestEntries {
@@ -548,6 +557,12 @@ mod tests {
             let error = RunError::from(failure);
             assert_eq!(error.exit_code(), code, "{error}");
         }
+    }
+
+    #[test]
+    fn a_log_that_begins_beyond_the_snapshots_needs_an_operator() {
+        let gap = Discontinuity::Gap { base: Index(9), snapshot: Some(Index(7)) };
+        assert_eq!(RunError::from(gap).exit_code(), 11);
     }
 
     fn config(data_dir: &Path) -> Config {

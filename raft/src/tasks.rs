@@ -70,16 +70,23 @@ pub fn log_events(
             drop(inbox.blocking_send(EntriesEvent::Fetched { purpose: purpose(token), entries }));
         }
         WalEvent::Fetched { token, entries: Err(error) } => match (purpose(token), error) {
-            // Truncated since the core asked, or not readable just now: it asks again if it still needs them.
-            (FetchFor::Core, error @ (ReadError::Beyond { .. } | ReadError::Disk(_))) => {
+            // Dropped or truncated since the core asked, or not readable just now: it asks again if it still needs them.
+            (
+                FetchFor::Core,
+                error @ (ReadError::Compacted { .. }
+                | ReadError::Beyond { .. }
+                | ReadError::Disk(_)),
+            ) => {
                 tracing::warn!(%error, "cannot read entries for a peer that is behind");
             }
             // Replaced by a snapshot since they were asked for.
-            (purpose, ReadError::Compacted { .. }) => {
-                drop(inbox.blocking_send(EntriesEvent::FetchedNothing(purpose)));
+            (FetchFor::Feed(generation), ReadError::Compacted { .. }) => {
+                drop(inbox.blocking_send(EntriesEvent::FeedGone { generation }));
             }
             (FetchFor::Core | FetchFor::Feed(_), error) => drop(failed.blocking_send(error.into())),
         },
+        // Nobody asks yet.
+        WalEvent::Trailing { .. } => {}
         WalEvent::Failed(error) => drop(failed.blocking_send(error.into())),
     })
 }
@@ -189,6 +196,9 @@ impl EntriesTask {
         for persist in actions.persist {
             self.metrics.note_handed(persist.batch);
             self.log.submit(persist);
+        }
+        if let Some(base) = actions.compact {
+            self.log.compact(base);
         }
         // Links first: a message may go to a node that this very step has added.
         for event in actions.events {
@@ -331,14 +341,17 @@ mod tests {
     fn a_read_for_a_peer_that_finds_nothing_does_not_end_the_log() {
         let beyond = || ReadError::Beyond { last: Index(3) };
         assert!(failure_of(FetchFor::Core, beyond()).is_none());
+        let compacted = ReadError::Compacted { first: Index(9) };
+        assert!(failure_of(FetchFor::Core, compacted).is_none(), "the peer gets a snapshot");
         let source = io::Error::from(io::ErrorKind::Other);
         let unreadable = DiskError { action: "read", path: "segment".into(), source };
         assert!(failure_of(FetchFor::Core, unreadable.into()).is_none());
         assert!(failure_of(FetchFor::Core, ReadError::Stopped).is_some());
         assert!(failure_of(FetchFor::Feed(0), beyond()).is_some(), "committed entries stay");
-        for purpose in [FetchFor::Core, FetchFor::Feed(0)] {
-            let compacted = ReadError::Compacted { first: Index(9) };
-            assert!(failure_of(purpose, compacted).is_none(), "a snapshot stands in for them");
-        }
+        let compacted = ReadError::Compacted { first: Index(9) };
+        assert!(
+            failure_of(FetchFor::Feed(0), compacted).is_none(),
+            "the stage knows whether it needs them"
+        );
     }
 }

@@ -102,10 +102,18 @@ pub enum EntriesEvent {
         /// Consecutive entries, at least one.
         entries: Vec<Entry>,
     },
-    /// What was to be read is not in the log any more.
-    FetchedNothing(FetchFor),
+    /// What the second stage was to be fed is not in the log any more.
+    FeedGone {
+        /// The cursor's generation.
+        generation: u64,
+    },
     /// A snapshot of our own is durable.
-    SnapshotTaken(SnapshotMeta),
+    SnapshotTaken {
+        /// The snapshot.
+        meta: SnapshotMeta,
+        /// The log may drop everything up to here.
+        compact_to: Index,
+    },
     /// A snapshot from the leader is durable.
     SnapshotReceived {
         /// The snapshot.
@@ -166,7 +174,7 @@ pub struct EntriesActions {
     pub send: Vec<Envelope>,
     /// Read from the log.
     pub fetch: Vec<(FetchFor, Fetch, usize)>,
-    /// The log begins after this snapshot now: for the log, after what is in `persist`.
+    /// The log begins after this entry now: for the log, after what is in `persist`.
     pub compact: Option<SnapshotMeta>,
     /// Give to the second stage, in order.
     pub to_commits: Vec<ToCommits>,
@@ -190,10 +198,6 @@ pub struct DigestEntries {
     peers_waiting: BTreeMap<Token, (oneshot::Sender<Envelope>, u64)>,
     outbox: Outbox,
     feed: Feed,
-    /// The newest snapshot that we hold.
-    snapshot: Option<SnapshotMeta>,
-    /// The log holds what is above this.
-    base: Index,
     /// The session table of a snapshot from the leader, while the core looks at that snapshot.
     received: Option<Box<Image>>,
     /// Latest stamp in our log: stamps never fall.
@@ -220,8 +224,6 @@ impl DigestEntries {
             peers_waiting: BTreeMap::new(),
             outbox: Outbox::default(),
             feed: Feed::new(first),
-            snapshot: None,
-            base: Index(0),
             received: None,
             time_ms: 0,
             autopilot,
@@ -233,12 +235,9 @@ impl DigestEntries {
         stage
     }
 
-    /// Begins with a snapshot and a log that holds what is above `base`. The snapshot's session table has this log time: no
-    /// later stamp may be earlier.
+    /// Begins with a snapshot whose session table has this log time: no later stamp may be earlier.
     #[must_use]
-    pub fn with_snapshot(mut self, snapshot: SnapshotMeta, base: Index, time_ms: u64) -> Self {
-        self.base = base;
-        self.snapshot = Some(snapshot);
+    pub fn after_time(mut self, time_ms: u64) -> Self {
         self.time_ms = self.time_ms.max(time_ms);
         self
     }
@@ -312,8 +311,10 @@ impl DigestEntries {
                     self.hand_on(entries, actions);
                 }
             }
-            EntriesEvent::FetchedNothing(purpose) => self.miss(purpose),
-            EntriesEvent::SnapshotTaken(meta) => self.hold_snapshot(meta, actions),
+            EntriesEvent::FeedGone { generation } => self.miss(generation),
+            EntriesEvent::SnapshotTaken { meta, compact_to } => {
+                self.step(Input::SnapshotTaken { meta, compact_to }, actions);
+            }
             EntriesEvent::SnapshotReceived { meta, image } => {
                 self.receive_snapshot(meta, image, actions);
             }
@@ -540,8 +541,9 @@ impl DigestEntries {
         if let Some(meta) = output.install {
             self.install(meta, actions);
         }
-        if let Some(base) = output.compact_to {
-            self.note_base(base, actions);
+        if let Some(base) = output.compact {
+            actions.to_commits.push(ToCommits::Compacted(base.last.index));
+            actions.compact = Some(base);
         }
         self.dispatch(output.messages, actions);
         let free = self.outbox.hold(output.messages_after_sync);

@@ -103,7 +103,7 @@ impl Log {
         self.commit_index
     }
 
-    /// Snapshot that the log starts after.
+    /// The last entry that the log no longer holds.
     pub(super) fn base(&self) -> Option<&SnapshotMeta> {
         self.base.as_ref()
     }
@@ -158,6 +158,22 @@ impl Log {
         Index(self.last.index.0 + 1 - count as u64)
     }
 
+    /// The highest index that may be dropped so that at least so many bytes of the entries up to `index` stay, if there are
+    /// so many.
+    pub(super) fn trailing(&self, index: Index, keep_bytes: u64) -> Index {
+        let (first, index) = (self.first(), index.min(self.last.index));
+        let count = (index.0 + 1).saturating_sub(first.0);
+        let kept =
+            self.places.range(..usize::try_from(count).expect("at most the number of places"));
+        let mut bytes = 0;
+        let stay = kept.rev().take_while(|place| {
+            let wanted = bytes < keep_bytes;
+            bytes += u64::from(place.bytes);
+            wanted
+        });
+        Index(first.0 - 1 + count - stay.count() as u64)
+    }
+
     /// Follows a record. `place` is where it stands.
     pub(super) fn admit(&mut self, record: &Record<'_>, place: Place) -> Result<(), Impossible> {
         match record {
@@ -173,7 +189,7 @@ impl Log {
         }
     }
 
-    /// The record that makes the log start after this snapshot, unless it starts there or later already.
+    /// The record that makes the log begin after this entry, unless it begins there or later already.
     pub(super) fn base_record<'a>(&self, meta: &'a SnapshotMeta) -> Option<Record<'a>> {
         let keeps_suffix = self.term(meta.last.index) == Some(meta.last.term);
         (meta.last.index > self.base_id().index)
@@ -279,6 +295,7 @@ impl Log {
             self.memberships.clear();
             self.last = new;
         }
+        self.places.shrink_to(self.places.len() * 2);
         self.base = Some(meta.clone());
         self.commit_index = self.commit_index.max(new.index).min(self.last.index);
         Ok(())
@@ -424,6 +441,44 @@ mod tests {
         }
         let Record::Base { meta, .. } = base(3, 2, true) else { unreachable!() };
         assert_eq!(after(&[base(4, 2, true)]).base_record(&meta), None, "older than the base");
+    }
+
+    #[test]
+    fn trailing_entries_are_counted_in_bytes_of_their_records() {
+        let mut log = Log::default();
+        for (at, bytes) in (0..).zip([10, 20, 30, 40, 50]) {
+            let place = Place { at, bytes, ..NOWHERE };
+            log.admit(&entry(u64::from(at) + 1, 1), place).unwrap();
+        }
+        let table = [
+            // (of the entries up to, bytes that stay) → entries up to here may go
+            (5, 0, 5),
+            (5, 1, 4),
+            (5, 50, 4),
+            (5, 51, 3),
+            (5, 150, 0),
+            (5, u64::MAX, 0),
+            (3, 40, 1),
+            (99, 50, 4),
+            (0, 50, 0),
+        ];
+        for (index, keep, expected) in table {
+            assert_eq!(log.trailing(Index(index), keep), Index(expected), "{index} {keep}");
+        }
+        log.admit(&base(2, 1, true), NOWHERE).unwrap();
+        for (index, keep, expected) in [(5, 51, 3), (5, 999, 2), (2, 7, 2), (1, 7, 2), (4, 0, 4)] {
+            assert_eq!(log.trailing(Index(index), keep), Index(expected), "{index} {keep}");
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_takes_no_memory() {
+        let mut log = Log::default();
+        for index in 1..=10_000 {
+            log.admit(&entry(index, 1), NOWHERE).unwrap();
+        }
+        log.admit(&base(9_990, 1, true), NOWHERE).unwrap();
+        assert!(log.places.capacity() < 64, "{}", log.places.capacity());
     }
 
     #[test]

@@ -150,21 +150,27 @@ impl Wal {
         })
     }
 
-    /// Makes the log start after this snapshot. What stands behind it stays if the log holds the snapshot's last entry,
-    /// else the whole log is replaced (paper Figure 13, step 6). Segments that hold only older entries are removed. A
-    /// snapshot that is not newer than the log's start changes nothing.
+    /// Makes the log begin after `base`: a committed entry with the configuration in force there. What stands behind it stays
+    /// if the log holds that entry, else the whole log is replaced (paper Figure 13, step 6). Segments that hold only older
+    /// entries are removed, or their files used again. A base that is not beyond the present one changes nothing.
     ///
-    /// The snapshot must be durable.
+    /// A snapshot that includes at least `base` must be durable. It need not end there: entries may stay behind it.
     ///
     /// # Errors
     /// [`WriteError`]: as with [`Wal::append`].
-    pub fn compact(&mut self, meta: &SnapshotMeta) -> Result<(), WriteError> {
+    pub fn compact(&mut self, base: &SnapshotMeta) -> Result<(), WriteError> {
         self.guarded(|wal| {
-            let Some(record) = wal.log.base_record(meta) else { return Ok(()) };
+            let Some(record) = wal.log.base_record(base) else { return Ok(()) };
             wal.write(std::iter::once(record))?;
             wal.drop_old_segments()?;
             Ok(())
         })
+    }
+
+    /// How far the log may be compacted so that of its entries up to `index` the newest stay, `keep_bytes` of them or a little
+    /// more, as records on disk: the highest index that may go. Where there are fewer, that is the log's base.
+    pub fn trailing(&self, index: Index, keep_bytes: u64) -> Index {
+        self.log.trailing(index, keep_bytes)
     }
 
     /// First index that the log holds; one past the end when it holds none.

@@ -52,7 +52,7 @@ pub(super) enum Record<'a> {
     Truncate(Index),
     /// Commit hint.
     Commit(Index),
-    /// The log starts after a snapshot; what stood behind it stays or goes (paper Figure 13, step 6).
+    /// The log begins after this entry; what stood behind it stays or goes (paper Figure 13, step 6).
     Base { meta: Cow<'a, SnapshotMeta>, keeps_suffix: bool },
     /// Appends.
     Entry { id: LogId, payload: EntryPayload<'a> },
@@ -85,7 +85,7 @@ pub(super) struct SegmentStart {
 #[expect(clippy::struct_field_names, reason = "`hard_state` is the field's word (paper Figure 2)")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Snapshot that the log starts after.
+    /// The last entry that the log no longer holds.
     pub(super) base: Option<SnapshotMeta>,
     /// Term and vote.
     pub(super) hard_state: HardState,

@@ -448,8 +448,8 @@ fn read_of_the_log_that_an_install_made_useless_does_no_harm() {
     let (purpose, ..) = actions.fetch[0];
     let attach = FromCommits::Attach { attachment: 4, applied: LogId::default(), from: Index(1) };
     entries::settle(&mut stage, vec![EntriesEvent::FromCommits(attach)]);
-    let missed = [purpose, FetchFor::Core].map(EntriesEvent::FetchedNothing);
-    let actions = entries::settle(&mut stage, missed.into());
+    let FetchFor::Feed(generation) = purpose else { panic!("{purpose:?}") };
+    let actions = entries::settle(&mut stage, vec![EntriesEvent::FeedGone { generation }]);
     assert!(actions.to_commits.is_empty() && actions.fetch.is_empty());
 }
 
@@ -505,8 +505,7 @@ fn stamps_do_not_fall_behind_the_time_of_a_snapshot() {
     world.commit(vec![without_caller(entry(1, Payload::Command(late.encode())))]);
     let image = captured(&mut world, 1);
     assert_eq!(image.time_ms(), 9_000);
-    let stage = entries::leader(1024 * 1024);
-    let mut stage = stage.with_snapshot(meta(0), Index(0), image.time_ms());
+    let mut stage = entries::leader(1024 * 1024).after_time(image.time_ms());
     let (event, _answer) = entries::submission(Bytes::new());
     let actions = stage.handle(&mut vec![event], 5_000);
     let stamps: Vec<_> = actions

@@ -8,6 +8,8 @@ pub struct Coverage {
     pub reads: u64,
     pub changes: u64,
     pub installs: u64,
+    pub trailing: u64,
+    pub broken_streams: u64,
     pub fetches: u64,
     pub crashes: u64,
     pub truncations: u64,
@@ -25,6 +27,8 @@ impl Coverage {
         self.reads += other.reads;
         self.changes += other.changes;
         self.installs += other.installs;
+        self.trailing += other.trailing;
+        self.broken_streams += other.broken_streams;
         self.fetches += other.fetches;
         self.crashes += other.crashes;
         self.truncations += other.truncations;
@@ -43,6 +47,8 @@ impl Coverage {
             ("answered reads", self.reads, 500),
             ("changes of the configuration", self.changes, 100),
             ("installed snapshots", self.installs, 20),
+            ("compactions that left entries", self.trailing, 20),
+            ("broken streams", self.broken_streams, 10),
             ("fetches", self.fetches, 20),
             ("crashes", self.crashes, 300),
             ("truncations", self.truncations, 20),

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "here a failed unwrap is a failed test")]
 
+mod compaction;
 mod crash;
 mod damage;
 mod errors;

@@ -1,19 +1,11 @@
 //! Snapshots in the first stage: ours, the leader's, and the state machine that needs one.
 
 use super::super::ToCommits;
-use super::{DigestEntries, EntriesActions, FetchFor};
+use super::{DigestEntries, EntriesActions};
 use crate::consensus::{Index, Input, LogId, SnapshotMeta};
 use crate::session::Image;
 
 impl DigestEntries {
-    /// A snapshot of our own is durable.
-    pub(super) fn hold_snapshot(&mut self, meta: SnapshotMeta, actions: &mut EntriesActions) {
-        if self.snapshot.as_ref().is_none_or(|held| held.last.index < meta.last.index) {
-            self.snapshot = Some(meta.clone());
-        }
-        self.step(Input::SnapshotTaken(meta), actions);
-    }
-
     /// A snapshot from the leader is durable. The core may have no use for it.
     ///
     /// # Panics
@@ -35,24 +27,24 @@ impl DigestEntries {
         if let Some(reason) = self.objection(applied) {
             return ToCommits::MachineRefused { attachment, reason };
         }
-        let behind = applied.index < self.base;
-        if let Some(snapshot) = self.snapshot.clone().filter(|_| behind) {
+        let first = self.raft().first_index();
+        if applied.index.next() < first
+            && let Some(snapshot) = self.raft().snapshot().cloned()
+        {
             return ToCommits::MachineBehind { attachment, snapshot };
         }
         // The second stage may have asked before it heard of a snapshot that holds what it lacks.
-        self.feed.restart(from.max(self.base.next()));
+        self.feed.restart(from.max(first));
         ToCommits::FeedStarted { attachment }
     }
 
-    /// What was asked for may have been replaced by a snapshot meanwhile. The core asks again if it still needs it.
+    /// What was asked for may have been replaced by a snapshot meanwhile: then nobody waits for it.
     ///
     /// # Panics
     /// When entries are gone that the second stage has not seen: nobody else has them for it.
-    pub(super) fn miss(&mut self, purpose: FetchFor) {
-        if let FetchFor::Feed(generation) = purpose {
-            let needed = self.feed.end_fetch(generation);
-            assert!(!needed, "the log is compacted only up to what the second stage has seen");
-        }
+    pub(super) fn miss(&mut self, generation: u64) {
+        let needed = self.feed.end_fetch(generation);
+        assert!(!needed, "the log is compacted only up to what the second stage has seen");
     }
 
     /// A snapshot from the leader has replaced the log: goes on right after it, with the session table that it brought.
@@ -60,15 +52,8 @@ impl DigestEntries {
         let image = self.received.take().expect("the core installs what was received in this step");
         self.time_ms = self.time_ms.max(image.time_ms());
         self.feed.restart(meta.last.index.next());
-        self.snapshot = Some(meta.clone());
         let callers = self.pending.take_replaced(meta.last.index);
         actions.to_commits.push(ToCommits::Install { meta, image, callers });
-    }
-
-    pub(super) fn note_base(&mut self, base: Index, actions: &mut EntriesActions) {
-        self.base = base;
-        actions.compact.clone_from(&self.snapshot);
-        actions.to_commits.push(ToCommits::Compacted(base));
     }
 
     /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
