@@ -542,8 +542,7 @@ impl DigestEntries {
             self.install(meta, actions);
         }
         if let Some(base) = output.compact {
-            actions.to_commits.push(ToCommits::Compacted(base.last.index));
-            actions.compact = Some(base);
+            self.note_base(base, actions);
         }
         self.dispatch(output.messages, actions);
         let free = self.outbox.hold(output.messages_after_sync);

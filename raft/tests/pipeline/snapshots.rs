@@ -190,7 +190,7 @@ fn install_brings_the_verdicts_and_results_of_another_node() {
     world.answer_all();
     install(&mut world, 4, image_at(5));
     assert_eq!(last_asked(&world), (1, 2));
-    assert!(world.stage.status().machine.contains("behind"));
+    assert!(world.stage.status().machine.contains("behind the log"));
     restore(&mut world, 4);
     world.start_feed();
     world.commit(plain(&log()[4..]));
@@ -337,11 +337,50 @@ fn an_image_forgets_what_stands_below_the_log() {
 }
 
 #[test]
+fn machine_that_went_back_while_the_log_was_compacted_is_restored() {
+    let mut world = elsewhere(5);
+    world.detach();
+    world.attach(1);
+    world.start_feed();
+    world.commit(plain(&log()[1..3]));
+    world.hear(ToCommits::Compacted(Index(3)));
+    world.commit(plain(&log()[3..4]));
+    assert!(world.stage.status().is_attached(), "it was given all that is gone");
+    world.hear(ToCommits::Compacted(Index(5)));
+    assert!(!world.stage.status().is_attached(), "entry 5 is gone, and it never got it");
+    world.answer_all();
+    assert_eq!(last_asked(&world), (4, 5));
+    restore(&mut world, 5);
+    assert_eq!(last_asked(&world), (5, 6));
+}
+
+#[test]
+fn feed_goes_on_from_where_a_compacted_log_begins() {
+    let mut stage = entries::leader(4 * 1024);
+    for _ in 0..20 {
+        let (event, _answer) = entries::submission(Bytes::from(vec![7; 1024]));
+        entries::settle(&mut stage, vec![event]);
+    }
+    let attach = FromCommits::Attach { attachment: 3, applied: LogId::default(), from: Index(1) };
+    let actions = entries::settle(&mut stage, vec![EntriesEvent::FromCommits(attach)]);
+    let (FetchFor::Feed(generation), ..) = actions.fetch[0] else { panic!("{:?}", actions.fetch) };
+    let compact_to = Index(15);
+    let meta = stage.raft().describe(compact_to).expect("it is committed");
+    let taken = EntriesEvent::SnapshotTaken { meta: meta.clone(), compact_to };
+    let actions = entries::settle(&mut stage, vec![taken, EntriesEvent::FeedGone { generation }]);
+    assert_eq!(actions.compact, Some(meta));
+    assert!(matches!(actions.to_commits[0], ToCommits::Compacted(Index(15))));
+    let fed = actions.to_commits.iter().filter_map(entries::batch).flatten();
+    let fed = fed.map(|committed| committed.entry.id.index);
+    let first = fed.chain(actions.fetch.iter().map(|(_, range, _)| range.from)).min();
+    assert_eq!(first, Some(Index(16)));
+}
+
+#[test]
 fn older_image_takes_nothing_back() {
     let mut world = elsewhere(5);
     install(&mut world, 2, image_at(2));
-    let attachment = world.attachment;
-    world.hear(ToCommits::FeedStarted { attachment });
+    assert!(world.stage.status().is_attached(), "the machine has all that is in it");
     let refused = world.commit_one(command(6, 9, 1)).try_recv().unwrap();
     assert_eq!(refused, Err(SubmitRefused::SessionExpired));
     let again = world.commit_one(command(7, 1, 2)).try_recv().unwrap();

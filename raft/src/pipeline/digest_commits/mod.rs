@@ -7,7 +7,7 @@
 //! ```text
 //!             Attached                 FeedStarted
 //!  Detached ───────────▶ Attaching ──────────────────▶ Attached
-//!     ▲                   │     ▲                         │ Install
+//!     ▲                   │     ▲                         │ Install, Compacted: it lacks what is gone
 //!     │      MachineBehind│     │Restored     none left   ▼
 //!     │                   ▼     │         ┌─────────── Settling: waits for the batches in flight
 //!   (from               Restoring         ▼
@@ -151,7 +151,10 @@ impl DigestCommits {
             ToCommits::Install { meta, image, callers } => {
                 self.install(&meta, *image, callers, actions);
             }
-            ToCommits::Compacted(base) => self.history.compacted(base),
+            ToCommits::Compacted(base) => {
+                self.history.compacted(base);
+                self.look_behind(base, actions);
+            }
             ToCommits::Query { read_index, read } => self.reads.wait(read_index, read),
             ToCommits::Tick(now) => {
                 self.now = now;
@@ -254,11 +257,16 @@ impl DigestCommits {
             let outcome = self.history.known_of(waiting.name);
             waiting.answer(outcome);
         }
-        if matches!(self.machine, Machine::Attached) {
+        self.look_behind(meta.last.index, actions);
+    }
+
+    /// The log holds nothing up to `base` any more: a machine that is fed and has not got all of that will not get it.
+    fn look_behind(&mut self, base: Index, actions: &mut CommitsActions) {
+        if matches!(self.machine, Machine::Attached) && self.last_given() < base {
             self.flow.stop();
             self.release_taken(actions);
             self.machine = Machine::Settling;
-            self.reason = Arc::from(format!("behind the snapshot at index {}", meta.last.index));
+            self.reason = Arc::from(format!("behind the log, which begins after index {base}"));
             self.ask_when_settled(actions);
         }
     }

@@ -41,10 +41,10 @@ impl DigestEntries {
     /// What was asked for may have been replaced by a snapshot meanwhile: then nobody waits for it.
     ///
     /// # Panics
-    /// When entries are gone that the second stage has not seen: nobody else has them for it.
+    /// When somebody does: the log lacks what it said it holds.
     pub(super) fn miss(&mut self, generation: u64) {
         let needed = self.feed.end_fetch(generation);
-        assert!(!needed, "the log is compacted only up to what the second stage has seen");
+        assert!(!needed, "the feed goes on from where the log begins");
     }
 
     /// A snapshot from the leader has replaced the log: goes on right after it, with the session table that it brought.
@@ -54,6 +54,14 @@ impl DigestEntries {
         self.feed.restart(meta.last.index.next());
         let callers = self.pending.take_replaced(meta.last.index);
         actions.to_commits.push(ToCommits::Install { meta, image, callers });
+    }
+
+    /// The log begins after `base` now. A machine that went back while the snapshot was made may lack what is dropped; the
+    /// second stage, which has seen it, finds that out.
+    pub(super) fn note_base(&mut self, base: SnapshotMeta, actions: &mut EntriesActions) {
+        self.feed.skip_to(base.last.index.next());
+        actions.to_commits.push(ToCommits::Compacted(base.last.index));
+        actions.compact = Some(base);
     }
 
     /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
