@@ -302,7 +302,7 @@ impl Opened {
         let first = image.as_ref().map_or(first_index(&restored), |image| image.folded().next());
         let empty = restored.last.index == Index(0);
         let log_time_ms = image.as_ref().map_or(0, Image::time_ms);
-        let stage = entries_stage(&config, &node, restored, first).with_log_time(log_time_ms);
+        let stage = entries_stage(&config, &node, restored, first).after_time(log_time_ms);
         let second_stage = DigestCommits::new(first, image);
         let (status, commits_status) = watch::channel(second_stage.status());
         let peers = Peers::new(Arc::clone(&node), inbox.clone(), Arc::clone(&metrics));

@@ -85,8 +85,8 @@ pub fn log_events(
                 tracing::warn!(%error, "cannot read entries for a peer that is behind");
             }
             // Replaced by a snapshot since they were asked for.
-            (purpose, ReadError::Compacted { .. }) => {
-                drop(inbox.blocking_send(EntriesEvent::FetchedNothing(purpose)));
+            (FetchFor::Feed(generation), ReadError::Compacted { .. }) => {
+                drop(inbox.blocking_send(EntriesEvent::FeedGone { generation }));
             }
             (FetchFor::Core | FetchFor::Feed(_), error) => drop(failed.blocking_send(error.into())),
         },
@@ -207,12 +207,12 @@ impl EntriesTask {
             self.metrics.note_handed(persist.batch, &persist.append);
             self.log.submit(persist);
         }
+        if let Some(base) = actions.compact {
+            self.log.compact(base);
+        }
         // Links first: a message may go to a node that this very step has added.
         for event in actions.events {
             self.tell(event);
-        }
-        if let Some(base) = actions.compact {
-            self.log.compact(base);
         }
         if let Some(index) = actions.trailing {
             self.log.trailing(0, index, self.keep_trailing_bytes);
@@ -380,9 +380,10 @@ mod tests {
         assert!(failure_of(FetchFor::Core, unreadable.into()).is_none());
         assert!(failure_of(FetchFor::Core, ReadError::Stopped).is_some());
         assert!(failure_of(FetchFor::Feed(0), beyond()).is_some(), "committed entries stay");
-        for purpose in [FetchFor::Core, FetchFor::Feed(0)] {
-            let compacted = ReadError::Compacted { first: Index(9) };
-            assert!(failure_of(purpose, compacted).is_none(), "a snapshot stands in for them");
-        }
+        let compacted = ReadError::Compacted { first: Index(9) };
+        assert!(
+            failure_of(FetchFor::Feed(0), compacted).is_none(),
+            "the stage knows whether it needs them"
+        );
     }
 }

@@ -106,7 +106,7 @@ async fn clients_by_http_count_exactly_while_leaders_are_killed() {
 #[tokio::test]
 async fn session_that_nobody_uses_expires_and_is_told_so_by_every_node() {
     const TTL: Duration = Duration::from_millis(400);
-    let mut cluster = Cluster::form(3, QUICK).await;
+    let cluster = Cluster::form(3, QUICK).await;
     let follower = cluster.follower().await;
     let mut caller = HttpCaller::new(vec![cluster.http(follower)], 0);
     let lasting = caller.until_done("POST /v1/sessions", &[], "").await;

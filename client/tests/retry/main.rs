@@ -472,7 +472,7 @@ async fn session_that_expired_while_idle_is_replaced_by_the_next_command() {
     let client = client_with_short_lease(&node);
     assert_eq!(client.submit(command()).await.unwrap().stamp.session, 101);
     changes(&node, 1).await;
-    let node = node.then([Step::Say(expired)]);
+    let _node = node.then([Step::Say(expired)]);
     assert_eq!(client.submit(command()).await.unwrap().stamp.session, 102);
 }
 

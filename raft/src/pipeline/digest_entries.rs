@@ -103,8 +103,11 @@ pub enum EntriesEvent {
         /// Consecutive entries, at least one.
         entries: Vec<Entry>,
     },
-    /// What was to be read is not in the log any more.
-    FetchedNothing(FetchFor),
+    /// What the second stage was to be fed is not in the log any more.
+    FeedGone {
+        /// The cursor's generation.
+        generation: u64,
+    },
     /// A snapshot of our own is durable.
     SnapshotTaken {
         /// It.
@@ -260,9 +263,9 @@ impl DigestEntries {
         stage
     }
 
-    /// Begins with a session table of this log time: no later stamp may be earlier.
+    /// Begins with a snapshot whose session table has this log time: no later stamp may be earlier.
     #[must_use]
-    pub fn with_log_time(mut self, time_ms: u64) -> Self {
+    pub fn after_time(mut self, time_ms: u64) -> Self {
         self.time_ms = self.time_ms.max(time_ms);
         self
     }
@@ -342,7 +345,7 @@ impl DigestEntries {
                     self.hand_on(entries, actions);
                 }
             }
-            EntriesEvent::FetchedNothing(purpose) => self.miss(purpose, actions),
+            EntriesEvent::FeedGone { generation } => self.miss(generation),
             EntriesEvent::SnapshotTaken { meta, oldest } => {
                 actions.trailing = Some(oldest.min(meta.last.index));
                 self.taken = Some(meta);
@@ -582,8 +585,7 @@ impl DigestEntries {
             self.install(meta, actions);
         }
         if let Some(base) = output.compact {
-            actions.to_commits.push(ToCommits::Compacted(base.last.index));
-            actions.compact = Some(base);
+            self.note_base(base, actions);
         }
         self.dispatch(output.messages, actions);
         let free = self.outbox.hold(output.messages_after_sync);

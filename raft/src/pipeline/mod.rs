@@ -169,8 +169,6 @@ pub enum ToCommits {
         /// Callers whose entries stood where the snapshot stands now.
         callers: Vec<Waiting>,
     },
-    /// Entries that the state machine was to be fed are in the log no more: what it has has to be looked at again.
-    FeedLost,
     /// The log no longer holds the entries up to here: no state machine will be fed them.
     Compacted(Index),
     /// A read that may be answered once `read_index` is applied.

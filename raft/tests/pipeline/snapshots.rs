@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use raft::command::{Command, Kind};
 use raft::consensus::{
-    AppendOutcome, Entry, Envelope, Index, LogId, Membership, Message, NodeId, NodeInfo, Payload,
-    SnapshotMeta, Term, Token,
+    AppendOutcome, AppendRequest, Entry, Envelope, Index, LogId, Membership, Message, NodeId,
+    NodeInfo, Payload, SnapshotMeta, Term, Token,
 };
 use raft::pipeline::digest_commits::{Capture, CaptureRefused, CommitsEvent, MachineEvent};
-use raft::pipeline::digest_entries::{EntriesActions, EntriesEvent, FetchFor};
+use raft::pipeline::digest_entries::{DigestEntries, EntriesActions, EntriesEvent, FetchFor};
 use raft::pipeline::{Committed, FromCommits, SubmitOutcome, SubmitRefused, ToCommits};
 use raft::rpc::client::Outcome;
 use raft::session::Image;
@@ -140,11 +140,8 @@ fn node_that_starts_with_an_image_goes_on_as_if_it_had_folded_the_log() {
     world.commit(plain(&log()[1..]));
     world.answer_all();
     assert_eq!(world.applied_indexes(), [2, 4], "3 repeats 2, 5 has no session");
-    let again = world.commit_one(command(6, 1, 1)).try_recv();
-    assert!(again.is_err(), "the machine has it to skip");
-    world.answer_all();
-    let again = world.commit_one(command(7, 1, 2)).try_recv();
-    assert!(again.is_err());
+    let again = world.commit_one(command(6, 1, 1)).try_recv().unwrap();
+    assert_eq!(again, Ok(done(2, "r2")));
     world.answer_all();
     assert_eq!(world.applied_indexes(), [2, 4]);
 }
@@ -193,7 +190,7 @@ fn install_brings_the_verdicts_and_results_of_another_node() {
     world.answer_all();
     install(&mut world, 4, image_at(5));
     assert_eq!(last_asked(&world), (1, 2));
-    assert!(world.stage.status().machine.contains("behind"));
+    assert!(world.stage.status().machine.contains("behind the log"));
     restore(&mut world, 4);
     world.start_feed();
     world.commit(plain(&log()[4..]));
@@ -340,11 +337,51 @@ fn an_image_forgets_what_stands_below_the_log() {
 }
 
 #[test]
+fn machine_that_went_back_while_the_log_was_compacted_is_restored() {
+    let mut world = elsewhere(5);
+    world.detach();
+    world.attach(1);
+    world.start_feed();
+    world.commit(plain(&log()[1..3]));
+    world.hear(ToCommits::Compacted(Index(3)));
+    world.commit(plain(&log()[3..4]));
+    assert!(world.stage.status().is_attached(), "it was given all that is gone");
+    world.hear(ToCommits::Compacted(Index(5)));
+    assert!(!world.stage.status().is_attached(), "entry 5 is gone, and it never got it");
+    world.answer_all();
+    assert_eq!(last_asked(&world), (4, 5));
+    restore(&mut world, 5);
+    assert_eq!(last_asked(&world), (5, 6));
+}
+
+#[test]
+fn feed_goes_on_from_where_a_compacted_log_begins() {
+    let mut stage = entries::leader(4 * 1024);
+    for _ in 0..20 {
+        let (event, _answer) = entries::submission(Bytes::from(vec![7; 1024]));
+        entries::settle(&mut stage, vec![event]);
+    }
+    let attach = FromCommits::Attach { attachment: 3, applied: LogId::default(), from: Index(1) };
+    let actions = entries::settle(&mut stage, vec![EntriesEvent::FromCommits(attach)]);
+    let (FetchFor::Feed(generation), ..) = actions.fetch[0] else { panic!("{:?}", actions.fetch) };
+    let compact_to = Index(15);
+    let meta = stage.raft().describe(compact_to).expect("it is committed");
+    let taken = EntriesEvent::SnapshotTaken { meta: meta.clone(), oldest: compact_to };
+    let events = vec![taken, EntriesEvent::Trailing(compact_to), EntriesEvent::FeedGone { generation }];
+    let actions = entries::settle(&mut stage, events);
+    assert_eq!(actions.compact, Some(meta));
+    assert!(matches!(actions.to_commits[0], ToCommits::Compacted(Index(15))));
+    let fed = actions.to_commits.iter().filter_map(entries::batch).flatten();
+    let fed = fed.map(|committed| committed.entry.id.index);
+    let first = fed.chain(actions.fetch.iter().map(|(_, range, _)| range.from)).min();
+    assert_eq!(first, Some(Index(16)));
+}
+
+#[test]
 fn older_image_takes_nothing_back() {
     let mut world = elsewhere(5);
     install(&mut world, 2, image_at(2));
-    let attachment = world.attachment;
-    world.hear(ToCommits::FeedStarted { attachment });
+    assert!(world.stage.status().is_attached(), "the machine has all that is in it");
     let refused = world.commit_one(command(6, 9, 1)).try_recv().unwrap();
     assert_eq!(refused, Err(SubmitRefused::SessionExpired));
     let again = world.commit_one(command(7, 1, 2)).try_recv().unwrap();
@@ -353,12 +390,14 @@ fn older_image_takes_nothing_back() {
 
 /// A follower of node 2 that has heard of nothing yet.
 struct Follower {
-    stage: raft::pipeline::digest_entries::DigestEntries,
+    stage: DigestEntries,
 }
 
 impl Follower {
     fn new() -> Self {
-        Self { stage: entries::stage(1024 * 1024) }
+        let mut follower = Self { stage: entries::stage(1024 * 1024) };
+        follower.append(LogId::default(), Vec::new());
+        follower
     }
 
     fn receives(&mut self, index: u64, image: Image) -> EntriesActions {
@@ -374,10 +413,9 @@ impl Follower {
     }
 
     /// The leader says that these entries are committed.
-    fn append(&mut self, prev: u64, entries: Vec<Entry>) -> EntriesActions {
-        let commit_index = entries.last().map_or(Index(prev), |entry| entry.id.index);
-        let request =
-            raft::consensus::AppendRequest { prev: id(prev), entries, commit_index, read_seq: 0 };
+    fn append(&mut self, prev: LogId, entries: Vec<Entry>) -> EntriesActions {
+        let commit_index = entries.last().map_or(prev.index, |entry| entry.id.index);
+        let request = AppendRequest { prev, entries, commit_index, read_seq: 0 };
         let (from, to, token) = (NodeId(2), NodeId(1), Token::default());
         let body = Message::Append(request);
         let question = Envelope { from, to, term: Term(1), token, body };
@@ -406,7 +444,7 @@ fn snapshot_from_the_leader_is_passed_on_and_the_feed_goes_on_after_it() {
     assert_eq!(actions.compact.map(|meta| meta.last), Some(id(4)));
     let again = follower.receives(3, image_at(5));
     assert!(again.to_commits.is_empty(), "the core has no use for an older one");
-    let actions = follower.append(4, vec![command(5, 9, 1), command(6, 0, 0)]);
+    let actions = follower.append(id(4), vec![command(5, 9, 1), command(6, 0, 0)]);
     let batches = actions.to_commits.iter().filter_map(entries::batch);
     let indexes: Vec<_> = batches.flatten().map(|committed| committed.entry.id.index.0).collect();
     assert_eq!(indexes, [5, 6]);
@@ -433,7 +471,7 @@ fn machine_that_asked_before_the_second_stage_heard_of_the_snapshot_is_fed_what_
     follower.receives(4, image_at(5));
     let answer = follower.attach(4, 1);
     assert!(matches!(answer, ToCommits::FeedStarted { attachment: 3 }), "{answer:?}");
-    let actions = follower.append(4, vec![command(5, 9, 1)]);
+    let actions = follower.append(id(4), vec![command(5, 9, 1)]);
     assert!(actions.fetch.is_empty(), "{:?}", actions.fetch);
     assert!(actions.to_commits.iter().any(|message| entries::batch(message).is_some()));
 }
@@ -450,8 +488,8 @@ fn read_of_the_log_that_an_install_made_useless_does_no_harm() {
     let (purpose, ..) = actions.fetch[0];
     let attach = FromCommits::Attach { attachment: 4, applied: LogId::default(), from: Index(1) };
     entries::settle(&mut stage, vec![EntriesEvent::FromCommits(attach)]);
-    let missed = [purpose, FetchFor::Core].map(EntriesEvent::FetchedNothing);
-    let actions = entries::settle(&mut stage, missed.into());
+    let FetchFor::Feed(generation) = purpose else { panic!("{purpose:?}") };
+    let actions = entries::settle(&mut stage, vec![EntriesEvent::FeedGone { generation }]);
     assert!(actions.to_commits.is_empty() && actions.fetch.is_empty());
 }
 
@@ -464,12 +502,8 @@ fn callers_wait_no_longer_for_entries_that_a_snapshot_stands_in_for() {
     let place = stage.raft().last();
     let term = Term(place.term.0 + 1);
     let (from, to, token) = (NodeId(2), NodeId(1), Token::default());
-    let heartbeat = raft::consensus::AppendRequest {
-        prev: place,
-        entries: Vec::new(),
-        commit_index: Index(0),
-        read_seq: 0,
-    };
+    let heartbeat =
+        AppendRequest { prev: place, entries: Vec::new(), commit_index: Index(0), read_seq: 0 };
     let deposed = Envelope { from, to, term, token, body: Message::Append(heartbeat) };
     stage.handle(&mut vec![EntriesEvent::PeerSays(deposed)], 1_000);
     let last = LogId::new(term, Index(place.index.0 + 5));
@@ -511,8 +545,7 @@ fn stamps_do_not_fall_behind_the_time_of_a_snapshot() {
     world.commit(vec![without_caller(entry(1, Payload::Command(late.encode())))]);
     let image = captured(&mut world, 1);
     assert_eq!(image.time_ms(), 9_000);
-    let stage = entries::leader(1024 * 1024);
-    let mut stage = stage.with_log_time(image.time_ms());
+    let mut stage = entries::leader(1024 * 1024).after_time(image.time_ms());
     let (event, _answer) = entries::submission(Bytes::new());
     let actions = stage.handle(&mut vec![event], 5_000);
     let stamps: Vec<_> = actions

@@ -7,7 +7,7 @@
 //! ```text
 //!             Attached                 FeedStarted
 //!  Detached ───────────▶ Attaching ──────────────────▶ Attached
-//!     ▲                   │     ▲                         │ Install
+//!     ▲                   │     ▲                         │ Install, Compacted: it lacks what is gone
 //!     │      MachineBehind│     │Restored     none left   ▼
 //!     │                   ▼     │         ┌─────────── Settling: waits for the batches in flight
 //!   (from               Restoring         ▼
@@ -151,8 +151,10 @@ impl DigestCommits {
             ToCommits::Install { meta, image, callers } => {
                 self.install(&meta, *image, callers, actions);
             }
-            ToCommits::FeedLost => self.settle("behind the log", actions),
-            ToCommits::Compacted(base) => self.history.compacted(base),
+            ToCommits::Compacted(base) => {
+                self.history.compacted(base);
+                self.look_behind(base, actions);
+            }
             ToCommits::Query { read_index, read } => self.reads.wait(read_index, read),
             ToCommits::Tick(now) => {
                 self.now = now;
@@ -255,16 +257,16 @@ impl DigestCommits {
             let outcome = self.history.known_of(waiting.name);
             waiting.answer(outcome);
         }
-        self.settle(&format!("behind the snapshot at index {}", meta.last.index), actions);
+        self.look_behind(meta.last.index, actions);
     }
 
-    /// A machine that is fed needs something else now.
-    fn settle(&mut self, reason: &str, actions: &mut CommitsActions) {
-        if matches!(self.machine, Machine::Attached) {
+    /// The log holds nothing up to `base` any more: a machine that is fed and has not got all of that will not get it.
+    fn look_behind(&mut self, base: Index, actions: &mut CommitsActions) {
+        if matches!(self.machine, Machine::Attached) && self.last_given() < base {
             self.flow.stop();
             self.release_taken(actions);
             self.machine = Machine::Settling;
-            self.reason = Arc::from(reason);
+            self.reason = Arc::from(format!("behind the log, which begins after index {base}"));
             self.ask_when_settled(actions);
         }
     }

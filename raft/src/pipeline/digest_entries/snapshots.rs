@@ -1,7 +1,7 @@
 //! Snapshots in the first stage: ours, the leader's, and the state machine that needs one.
 
 use super::super::ToCommits;
-use super::{DigestEntries, EntriesActions, FetchFor};
+use super::{DigestEntries, EntriesActions};
 use crate::consensus::{Index, Input, LogId, NodeId, RoleName, SnapshotMeta};
 use crate::rpc::peer::TurnRequest;
 use crate::session::Image;
@@ -52,24 +52,23 @@ impl DigestEntries {
             return ToCommits::MachineRefused { attachment, reason };
         }
         let first = self.raft().first_index();
-        let behind = applied.index.next() < first;
-        if let Some(snapshot) = self.raft().snapshot().filter(|_| behind) {
-            return ToCommits::MachineBehind { attachment, snapshot: snapshot.clone() };
+        if applied.index.next() < first
+            && let Some(snapshot) = self.raft().snapshot().cloned()
+        {
+            return ToCommits::MachineBehind { attachment, snapshot };
         }
         // The second stage may have asked before it heard of a snapshot that holds what it lacks.
         self.feed.restart(from.max(first));
         ToCommits::FeedStarted { attachment }
     }
 
-    /// What was asked for has been compacted meanwhile. The core asks again if it still needs it. A state machine that needs it
-    /// is far behind: it lost what it had when the snapshot was taken.
-    pub(super) fn miss(&mut self, purpose: FetchFor, actions: &mut EntriesActions) {
-        if let FetchFor::Feed(generation) = purpose
-            && self.feed.end_fetch(generation)
-        {
-            self.feed.restart(self.raft().first_index());
-            actions.to_commits.push(ToCommits::FeedLost);
-        }
+    /// What was asked for may have been replaced by a snapshot meanwhile: then nobody waits for it.
+    ///
+    /// # Panics
+    /// When somebody does: the log lacks what it said it holds.
+    pub(super) fn miss(&mut self, generation: u64) {
+        let needed = self.feed.end_fetch(generation);
+        assert!(!needed, "the feed goes on from where the log begins");
     }
 
     /// A snapshot from the leader has replaced the log: goes on right after it, with the session table that it brought.
@@ -79,6 +78,14 @@ impl DigestEntries {
         self.feed.restart(meta.last.index.next());
         let callers = self.pending.take_replaced(meta.last.index);
         actions.to_commits.push(ToCommits::Install { meta, image, callers });
+    }
+
+    /// The log begins after `base` now. A machine that went back while the snapshot was made may lack what is dropped; the
+    /// second stage, which has seen it, finds that out.
+    pub(super) fn note_base(&mut self, base: SnapshotMeta, actions: &mut EntriesActions) {
+        self.feed.skip_to(base.last.index.next());
+        actions.to_commits.push(ToCommits::Compacted(base.last.index));
+        actions.compact = Some(base);
     }
 
     /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
