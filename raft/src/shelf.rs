@@ -42,18 +42,17 @@ impl Shelf {
         self.store.raw(of).inspect_err(|error| self.note(of, error))
     }
 
-    /// A piece of such a file. Blocks.
+    /// Reads the whole of a snapshot, which somebody has found to be damaged on his side. Blocks.
     ///
     /// # Errors
-    /// As [`RawReader::read_at`].
-    pub fn read_raw(
-        &self,
-        of: &Description,
-        file: &RawReader,
-        offset: u64,
-        max_bytes: usize,
-    ) -> Result<Bytes, SnapshotError> {
-        file.read_at(offset, max_bytes).inspect_err(|error| self.note(of, error))
+    /// It is damaged, or cannot be read.
+    pub fn verify(&self, of: &Description) -> Result<(), SnapshotError> {
+        let read = || {
+            let mut reader = self.store.machine_bytes(of)?;
+            while reader.next_piece()?.is_some() {}
+            Ok(())
+        };
+        read().inspect_err(|error| self.note(of, error))
     }
 
     /// The session table in a snapshot, encoded. Blocks.

@@ -185,7 +185,7 @@ impl Sender {
         let file = self.open(snapshot).await?;
         let mut pace = Pace::new(self.context.bytes_per_s);
         while have < snapshot.bytes {
-            let bytes = self.read(snapshot, &file, have, *piece_bytes).await?;
+            let bytes = read(&file, have, *piece_bytes).await?;
             let length = bytes.len();
             let begun = Instant::now();
             have = self.write(&client, snapshot, have, bytes, piece_bytes).await?;
@@ -249,7 +249,12 @@ impl Sender {
             Ok(Ok(have) | Err(SnapshotRefusal::WrongOffset { have, .. })) => {
                 Err(Stop::Broken(format!("it has {have} bytes after a piece up to {end}")))
             }
-            Ok(Err(refusal)) => Err(Stop::Refused(refusal.to_string())),
+            Ok(Err(refusal)) => {
+                if matches!(refusal, SnapshotRefusal::Bad { .. }) {
+                    self.verify(snapshot).await;
+                }
+                Err(Stop::Refused(refusal.to_string()))
+            }
             Err(error) => {
                 *piece_bytes = (*piece_bytes / 4).max(MIN_PIECE_BYTES);
                 Err(Stop::Broken(format!("no answer to a piece: {error}")))
@@ -264,17 +269,19 @@ impl Sender {
         opened.map(Arc::new).map_err(|error| Stop::Refused(error.to_string()))
     }
 
-    async fn read(
-        &self,
-        snapshot: &Description,
-        file: &Arc<RawReader>,
-        offset: u64,
-        max_bytes: usize,
-    ) -> Result<Bytes, Stop> {
+    /// The peer has found damage in what we sent: perhaps it is in our file.
+    async fn verify(&self, snapshot: &Description) {
         let (shelf, snapshot) = (self.context.shelf.clone(), snapshot.clone());
-        let file = Arc::clone(file);
-        let read = spawn_blocking(move || shelf.read_raw(&snapshot, &file, offset, max_bytes));
-        let read = read.await.map_err(|panic| Stop::Refused(panic.to_string()))?;
-        read.map_err(|error| Stop::Refused(error.to_string()))
+        let verified = spawn_blocking(move || shelf.verify(&snapshot)).await;
+        if let Ok(Err(error)) = verified {
+            tracing::error!(%error, "a snapshot that was being sent");
+        }
     }
+}
+
+async fn read(file: &Arc<RawReader>, offset: u64, max_bytes: usize) -> Result<Bytes, Stop> {
+    let file = Arc::clone(file);
+    let read = spawn_blocking(move || file.read_at(offset, max_bytes)).await;
+    let read = read.map_err(|panic| Stop::Refused(panic.to_string()))?;
+    read.map_err(|error| Stop::Refused(error.to_string()))
 }

@@ -367,7 +367,8 @@ fn feed_goes_on_from_where_a_compacted_log_begins() {
     let compact_to = Index(15);
     let meta = stage.raft().describe(compact_to).expect("it is committed");
     let taken = EntriesEvent::SnapshotTaken { meta: meta.clone(), oldest: compact_to };
-    let events = vec![taken, EntriesEvent::Trailing(compact_to), EntriesEvent::FeedGone { generation }];
+    let events =
+        vec![taken, EntriesEvent::Trailing(compact_to), EntriesEvent::FeedGone { generation }];
     let actions = entries::settle(&mut stage, events);
     assert_eq!(actions.compact, Some(meta));
     assert!(matches!(actions.to_commits[0], ToCommits::Compacted(Index(15))));
