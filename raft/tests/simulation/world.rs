@@ -68,7 +68,7 @@ impl World {
             loss: pick([0.0, 0.02, 0.1, 0.25], &mut rng),
             duplication: pick([0.0, 0.05, 0.2], &mut rng),
             delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
-            late_answers: pick([0.0, 0.0, 0.3], &mut rng),
+            late_answers: pick([0.0, 0.0, 0.0, 0.1], &mut rng),
             stragglers: pick([0.0, 0.02, 0.1], &mut rng),
         };
         let climate = Climate::random(&mut rng);
