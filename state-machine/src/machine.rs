@@ -43,7 +43,8 @@ pub trait Machine: Send + 'static {
     fn durable_index(&self) -> u64;
 
     /// Applies entries in order; the first is entry `applied().index + 1`. Returns one result for each, and
-    /// [`CommandResult::Skipped`] for those without a command. What was applied survives the death of the process.
+    /// [`CommandResult::Skipped`] for those without a command. What was applied since the last sync may be lost when the process
+    /// dies: raft has it all and feeds it again, from `applied` on as it is found.
     ///
     /// # Errors
     /// The machine is broken. Nothing of this call may show after a restart, or all of it up to some entry and the applied log id

@@ -69,6 +69,7 @@ fn a_process_that_dies_while_restoring_leaves_the_old_state_or_the_new_one() {
         let mut machine = open(directory.path());
         apply(&mut machine, &["PUT 1 old", "PUT gone old", "PUT z1 old"]);
         let old = dump(&machine);
+        machine.sync().unwrap();
         drop(machine);
 
         restore_and_die(directory.path(), step);
@@ -81,6 +82,7 @@ fn a_process_that_dies_while_restoring_leaves_the_old_state_or_the_new_one() {
         apply(&mut machine, &["PUT gone again"]);
         restore(&mut machine, &body);
         apply(&mut machine, &["PUT 1 newer", "DEL z1"]);
+        machine.sync().unwrap();
         drop(machine);
         let machine = open(directory.path());
         assert_eq!(machine.applied().index, INDEX + 2, "{step}");

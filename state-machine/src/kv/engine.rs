@@ -30,10 +30,10 @@ pub trait Engine: Send + 'static {
     /// The store is broken.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MachineError>;
 
-    /// Makes all changes and moves the applied log id, as one. What was written survives the death of the process.
+    /// Makes all changes and moves the applied log id, as one. What was not synced may be lost when the process dies.
     ///
     /// # Errors
-    /// The store is broken; after a restart all of it is there, or nothing.
+    /// The store is broken; after a restart the changes up to some write are there, whole, and the applied log id says which.
     fn write(&mut self, changes: Changes, applied: LogId) -> Result<(), MachineError>;
 
     /// Makes everything written durable.

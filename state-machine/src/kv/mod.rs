@@ -1,7 +1,7 @@
 //! The built-in key-value machine.
 //!
 //! [`command`] is its language, [`Kv`] its rules, an [`Engine`] its storage: [`DiskEngine`] for real,
-//! [`MemoryEngine`] for tests and for data that need not stay. A batch of entries becomes one atomic write that holds the
+//! [`MemoryEngine`] for tests and for data that need not stay. Batches of entries become one atomic write that holds the
 //! applied log id as well, so that after any crash the data and the applied index agree.
 
 mod batch;
@@ -11,6 +11,7 @@ mod dump;
 mod engine;
 pub mod list;
 mod memory;
+mod walk;
 
 use std::io::Read;
 use std::ops::Bound;

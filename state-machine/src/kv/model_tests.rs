@@ -15,6 +15,8 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 enum Step {
     /// Applies a batch.
     Apply(Vec<Command>),
+    /// Lists what comes after a key.
+    List(Bytes),
     /// Begins a snapshot.
     Pin,
     /// Reads so much of the oldest one that is not read to its end.
@@ -25,6 +27,8 @@ enum Step {
     Restore,
     /// Closes and opens it again.
     Reopen,
+    /// Opens it as it was when it was synced last.
+    Die,
 }
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -54,11 +58,13 @@ fn command() -> impl Strategy<Value = Command> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         12 => prop::collection::vec(command(), 1..8).prop_map(Step::Apply),
+        2 => key().prop_map(Step::List),
         2 => Just(Step::Pin),
         4 => (1_usize..40).prop_map(Step::Read),
         1 => Just(Step::Sync),
         1 => Just(Step::Restore),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Die),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -131,12 +137,23 @@ struct Checked<E, F> {
     index: u64,
     pinned: Vec<Pinned>,
     whole: Option<(Vec<u8>, Model, u64)>,
+    /// As it was when it was synced last; none of a machine that nothing survives.
+    synced: Option<(Model, u64)>,
 }
 
 impl<E: Engine, F: Fn(Option<Kv<E>>) -> Kv<E>> Checked<E, F> {
-    fn new(open: F) -> Self {
+    fn new(open: F, survives: bool) -> Self {
         let machine = Some(open(None));
-        Checked { machine, open, model: Model::new(), index: 0, pinned: Vec::new(), whole: None }
+        let synced = survives.then(|| (Model::new(), 0));
+        Checked {
+            machine,
+            open,
+            model: Model::new(),
+            index: 0,
+            pinned: Vec::new(),
+            whole: None,
+            synced,
+        }
     }
 
     fn machine(&mut self) -> &mut Kv<E> {
@@ -146,23 +163,45 @@ impl<E: Engine, F: Fn(Option<Kv<E>>) -> Kv<E>> Checked<E, F> {
     fn step(&mut self, step: &Step) -> TestCaseResult {
         match step {
             Step::Apply(commands) => self.apply(commands)?,
+            Step::List(after) => self.list(after)?,
             Step::Pin => {
                 let reader = self.machine().snapshot().unwrap();
                 let (model, index) = (self.model.clone(), self.index);
                 self.pinned.push(Pinned { reader, read: Vec::new(), model, index });
             }
             Step::Read(bytes) => self.read(*bytes)?,
-            Step::Sync => self.machine().sync().unwrap(),
+            Step::Sync => self.sync(),
             Step::Restore => self.restore(),
             Step::Reopen => {
-                // Its snapshots die with the process.
-                self.pinned.clear();
-                self.machine().sync().unwrap();
-                self.machine = Some((self.open)(self.machine.take()));
+                self.sync();
+                self.reopen();
+            }
+            Step::Die => {
+                if let Some((model, index)) = self.synced.clone() {
+                    self.reopen();
+                    (self.model, self.index) = (model, index);
+                }
             }
         }
         prop_assert_eq!(self.machine().applied().index, self.index);
         Ok(())
+    }
+
+    fn sync(&mut self) {
+        self.machine().sync().unwrap();
+        self.is_synced();
+    }
+
+    fn is_synced(&mut self) {
+        if let Some(synced) = &mut self.synced {
+            *synced = (self.model.clone(), self.index);
+        }
+    }
+
+    fn reopen(&mut self) {
+        // Its snapshots die with the process.
+        self.pinned.clear();
+        self.machine = Some((self.open)(self.machine.take()));
     }
 
     fn apply(&mut self, commands: &[Command]) -> TestCaseResult {
@@ -174,6 +213,18 @@ impl<E: Engine, F: Fn(Option<Kv<E>>) -> Kv<E>> Checked<E, F> {
             prop_assert_eq!(result, &run(&mut self.model, command), "{:?}", command);
         }
         self.index += results.len() as u64;
+        Ok(())
+    }
+
+    fn list(&mut self, after: &Bytes) -> TestCaseResult {
+        let range = list::Range { after: after.clone(), ..list::Range::of_prefix(Bytes::new()) };
+        let query = Command::List(range).encode().unwrap();
+        let answer = self.machine().query(&query).unwrap();
+        let CommandResult::Done(answer) = answer else { panic!("{answer:?}") };
+        let above = self.model.range((Bound::Excluded(after.to_vec()), Bound::Unbounded));
+        let pairs = above.map(|(key, value)| (key.clone().into(), Some(value.clone().into())));
+        let expected = list::List { pairs: pairs.collect(), more: false };
+        prop_assert_eq!(list::decode_list(&answer).unwrap(), expected);
         Ok(())
     }
 
@@ -200,6 +251,7 @@ impl<E: Engine, F: Fn(Option<Kv<E>>) -> Kv<E>> Checked<E, F> {
         machine.finish_restore(LogId { term: 2, index }).unwrap();
         (self.model, self.index) = (model, index);
         self.pinned.clear();
+        self.is_synced();
     }
 
     fn end(mut self) -> TestCaseResult {
@@ -220,7 +272,7 @@ proptest! {
     #[test]
     fn in_memory_it_does_what_a_map_does(steps in steps()) {
         let open = |old: Option<Kv<MemoryEngine>>| old.unwrap_or_else(|| Kv::new(MemoryEngine::new()));
-        let mut checked = Checked::new(open);
+        let mut checked = Checked::new(open, false);
         for step in &steps {
             checked.step(step)?;
         }
@@ -234,7 +286,7 @@ proptest! {
             drop(old);
             Kv::new(DiskEngine::open(directory.path()).unwrap())
         };
-        let mut checked = Checked::new(open);
+        let mut checked = Checked::new(open, true);
         for step in &steps {
             checked.step(step)?;
         }

@@ -265,11 +265,32 @@ fn everything_is_there_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut machine = open(directory.path());
     assert_eq!(apply(&mut machine, &["PUT k v", "INCR n 7"]), ["done ", "done 7"]);
+    machine.sync().unwrap();
     drop(machine);
     let mut machine = open(directory.path());
     assert_eq!(machine.applied(), LogId { term: 2, index: 2 });
     assert_eq!(get(&machine, "k").as_deref(), Some("v"));
     assert_eq!(apply(&mut machine, &["INCR n"]), ["done 8"]);
+}
+
+#[test]
+fn much_that_is_not_synced_goes_to_the_store_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = open(directory.path());
+    let value = "v".repeat(1 << 19);
+    let puts: Vec<String> = (1..=20).map(|number| format!("PUT key-{number} {value}")).collect();
+    for put in &puts {
+        apply(&mut machine, &[put, "INCR n"]);
+    }
+    drop(machine);
+    let machine = open(directory.path());
+    let applied = machine.applied().index;
+    assert!((2..40).contains(&applied) && applied.is_multiple_of(2), "{applied}");
+    let mut expected = Kv::new(MemoryEngine::new());
+    for put in &puts[..usize::try_from(applied / 2).unwrap()] {
+        apply(&mut expected, &[put, "INCR n"]);
+    }
+    assert!(dump(&machine) == dump(&expected), "not the state of {applied}");
 }
 
 #[test]
@@ -283,7 +304,8 @@ fn the_durable_index_moves_with_a_sync_only() {
     apply(&mut machine, &["PUT k v"]);
     assert_eq!(machine.durable_index(), 1);
     drop(machine);
-    assert_eq!(open(directory.path()).durable_index(), 2, "what is opened is synced");
+    let machine = open(directory.path());
+    assert_eq!(machine.durable_index(), machine.applied().index, "what is opened is synced");
 }
 
 #[test]
@@ -308,6 +330,7 @@ fn a_process_that_dies_while_restoring_keeps_the_old_state() {
     let directory = tempfile::tempdir().unwrap();
     let mut machine = open(directory.path());
     apply(&mut machine, &["PUT old 1"]);
+    machine.sync().unwrap();
     machine.begin_restore().unwrap();
     machine.write_restore(&dump(&source)).unwrap();
     drop(machine);
@@ -348,7 +371,10 @@ fn damaged_directories_are_refused_with_their_place() {
     ];
     for (damage, message) in cases {
         let directory = tempfile::tempdir().unwrap();
-        apply(&mut open(directory.path()), &["PUT k v"]);
+        let mut machine = open(directory.path());
+        apply(&mut machine, &["PUT k v"]);
+        machine.sync().unwrap();
+        drop(machine);
         damage(directory.path());
         let error = DiskEngine::open(directory.path()).unwrap_err();
         assert!(matches!(error, MachineError::Damaged { .. }), "{error}");

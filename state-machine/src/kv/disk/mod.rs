@@ -8,12 +8,14 @@
 //! | `store-N` | a fjall database with the keyspace `kv` |
 //!
 //! A restore fills the store N + 1 and then replaces `current` by a rename: after any crash one whole store is in use, and others are
-//! removed at the next start. In the keyspace, key `0x00` holds the applied log id (term, index; 8 bytes each, little-endian), and
+//! removed at the next start. What is applied is gathered in memory and goes to the store as one batch when it is synced, or when there is much
+//! of it: a process that dies goes back to the batch before. In the keyspace, key `0x00` holds the applied log id (term, index; 8 bytes each, little-endian), and
 //! `0x01` followed by a user's key holds that key's value. Both stand in one keyspace and one write batch, so they agree after any
 //! crash; a keyspace of its own for the log id would be flushed rarely and keep old journals alive.
 
 mod directory;
 mod loading;
+mod overlay;
 mod store;
 
 use std::ops::Bound;
@@ -28,13 +30,18 @@ use crate::crash_point::crash_point;
 use crate::machine::{LogId, MachineError, RestoreFailure};
 use directory::{current_store, read_current, remove_other_stores, write_current};
 use loading::Loading;
+use overlay::Overlay;
 use store::Store;
 
 /// A store in a directory of its own.
 pub struct DiskEngine {
     directory: PathBuf,
     store: Store,
+    /// What of `applied` is not in the store yet.
+    overlay: Overlay,
     applied: LogId,
+    /// The applied log id of the store.
+    flushed: LogId,
     durable_index: u64,
     restoring: Option<Loading>,
 }
@@ -56,10 +63,22 @@ impl DiskEngine {
         Ok(DiskEngine {
             directory: directory.to_owned(),
             store,
+            overlay: Overlay::default(),
             applied,
+            flushed: applied,
             durable_index,
             restoring: None,
         })
+    }
+
+    /// Brings the store up to date, as one batch.
+    fn flush(&mut self) -> Result<(), MachineError> {
+        if self.flushed != self.applied {
+            self.store.write(self.overlay.changes(), self.applied)?;
+            self.overlay.clear();
+            self.flushed = self.applied;
+        }
+        Ok(())
     }
 
     /// Makes the store of that number the one in use after the next start.
@@ -94,23 +113,27 @@ impl Engine for DiskEngine {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MachineError> {
-        self.store.get(key)
+        match self.overlay.get(key) {
+            Some(change) => Ok(change.clone()),
+            None => self.store.get(key),
+        }
     }
 
     fn write(&mut self, changes: Changes, applied: LogId) -> Result<(), MachineError> {
-        self.store.write(&changes, applied)?;
+        self.overlay.add(changes);
         self.applied = applied;
-        Ok(())
+        if self.overlay.is_full() { self.flush() } else { Ok(()) }
     }
 
     fn sync(&mut self) -> Result<(), MachineError> {
+        self.flush()?;
         self.store.sync(PersistMode::SyncData)?;
         self.durable_index = self.applied.index;
         Ok(())
     }
 
     fn pairs_from(&self, from: Bound<&[u8]>) -> Pairs {
-        self.store.pairs_from(from)
+        self.overlay.over(self.store.pairs_from(from), from)
     }
 
     fn begin_restore(&mut self) -> Result<(), RestoreFailure> {
@@ -136,7 +159,9 @@ impl Engine for DiskEngine {
         self.switch_to(number)?;
         let Some(loading) = self.restoring.take() else { return Ok(()) };
         let old = std::mem::replace(&mut self.store, loading.into_store());
+        self.overlay.clear();
         self.applied = applied;
+        self.flushed = applied;
         self.durable_index = applied.index;
         crash_point("switched");
         old.remove();
