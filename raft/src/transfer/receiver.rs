@@ -66,9 +66,10 @@ impl Receiver {
         *current = None;
         let SnapshotOffer { term, id, meta, bytes } = offer;
         let offered = Description { id: SnapshotId(id), meta, bytes };
-        if self.shelf.find(offered.meta.last).as_ref() == Some(&offered) {
+        let newest = self.shelf.store().newest();
+        if let Some(ours) = newest.filter(|ours| ours.meta.last.index >= offered.meta.last.index) {
             // The core may have had no use for it when it came, or this process was restarted since.
-            self.announce(offered).await?;
+            self.announce(ours).await?;
             return Ok(bytes);
         }
         let (store, cluster) = (self.shelf.store().clone(), self.node.known_cluster().await);

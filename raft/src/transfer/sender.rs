@@ -64,11 +64,15 @@ pub struct Senders {
 }
 
 #[derive(Debug)]
-struct Running(JoinHandle<()>);
+struct Running {
+    term: Term,
+    meta: SnapshotMeta,
+    task: JoinHandle<()>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -78,10 +82,19 @@ impl Senders {
         Self { context, under_way: BTreeMap::new() }
     }
 
-    /// Sends the snapshot that the core wants a peer to have, instead of one that is under way to it.
+    /// Sends the snapshot that the core wants a peer to have, instead of another one that is under way to it. The core asks again
+    /// when the peer's other connection broke: a transfer has its own and may go on.
     pub fn begin(&mut self, peer: NodeId, term: Term, token: Token, meta: SnapshotMeta) {
-        let sender = Sender { context: self.context.clone(), peer, term, token, meta };
-        self.under_way.insert(peer, Running(tokio::spawn(sender.run())));
+        let goes_on = |running: &Running| {
+            running.term == term && running.meta == meta && !running.task.is_finished()
+        };
+        if self.under_way.get(&peer).is_some_and(goes_on) {
+            return;
+        }
+        let sender =
+            Sender { context: self.context.clone(), peer, term, token, meta: meta.clone() };
+        let task = tokio::spawn(sender.run());
+        self.under_way.insert(peer, Running { term, meta, task });
     }
 
     /// This node leads no more: whoever does sends its own.
@@ -143,7 +156,10 @@ impl Sender {
     /// Tries until the snapshot is installed, or until there is no progress any more.
     async fn deliver(&self) -> Result<InstallReply, String> {
         let last = self.meta.last;
-        let Some(snapshot) = self.context.shelf.find(last) else {
+        // One that was removed since has made room for a newer one, which does as well.
+        let newest = self.context.shelf.store().newest();
+        let newer = newest.filter(|newest| newest.meta.last.index > last.index);
+        let Some(snapshot) = self.context.shelf.find(last).or(newer) else {
             return Err(format!("the snapshot up to {last} is no longer here"));
         };
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
@@ -181,7 +197,7 @@ impl Sender {
         let client = self.connect().await?;
         let mut have = self.offer(&client, snapshot).await?;
         progress.reached(have);
-        tracing::info!(peer = %self.peer, index = self.meta.last.index.0, bytes = snapshot.bytes, have, "sending a snapshot");
+        tracing::info!(peer = %self.peer, index = snapshot.meta.last.index.0, bytes = snapshot.bytes, have, "sending a snapshot");
         let file = self.open(snapshot).await?;
         let mut pace = Pace::new(self.context.bytes_per_s);
         while have < snapshot.bytes {
@@ -198,7 +214,7 @@ impl Sender {
             self.context.metrics.snapshot_bytes_sent.add_many(length as u64);
             pace.spend(length).await;
         }
-        let request = InstallSnapshot { term: self.term, meta: self.meta.clone() };
+        let request = InstallSnapshot { term: self.term, meta: snapshot.meta.clone() };
         let reply = client.install_snapshot(deadline(CALL_TIMEOUT), request).await;
         reply.map_err(|error| Stop::Broken(format!("no answer to the install: {error}")))
     }
@@ -222,7 +238,7 @@ impl Sender {
         let offer = SnapshotOffer {
             term: self.term,
             id: snapshot.id.0,
-            meta: self.meta.clone(),
+            meta: snapshot.meta.clone(),
             bytes: snapshot.bytes,
         };
         match client.offer_snapshot(deadline(CALL_TIMEOUT), offer).await {
