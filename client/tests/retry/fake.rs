@@ -263,6 +263,10 @@ impl ClientService for Connection {
             fsync: true,
             version: "0".to_owned(),
             http_address: String::new(),
+            first_index: 1,
+            snapshot_index: 0,
+            snapshot_bytes: 0,
+            log_bytes: 0,
         }
     }
 

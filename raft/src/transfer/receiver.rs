@@ -58,6 +58,9 @@ impl Receiver {
     }
 
     /// Begins or resumes a transfer; answers how many bytes are there.
+    ///
+    /// # Errors
+    /// A newer leader's transfer is under way, or the file cannot be made.
     pub async fn offer(&self, from: NodeId, offer: SnapshotOffer) -> Result<u64, SnapshotRefusal> {
         let mut current = self.current.lock().await;
         if current.as_ref().is_some_and(|transfer| transfer.term > offer.term) {
@@ -83,6 +86,9 @@ impl Receiver {
     }
 
     /// Takes the next piece; answers how many bytes are there. After the last one the snapshot is durable and the core knows.
+    ///
+    /// # Errors
+    /// [`SnapshotRefusal`]: after all but a wrong offset the transfer has to be offered again.
     pub async fn write(&self, from: NodeId, piece: SnapshotPiece) -> Result<u64, SnapshotRefusal> {
         let mut current = self.current.lock().await;
         let SnapshotPiece { term, id, offset, bytes } = piece;
