@@ -17,3 +17,6 @@ mod sender;
 
 pub use self::receiver::Receiver;
 pub use self::sender::{Senders, SendersContext};
+
+#[cfg(test)]
+mod tests;
