@@ -12,7 +12,8 @@
 //!                          └────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Arrows are bounded queues, double arrows are RPC. Everything but the log thread runs on one event loop. Start reading
+//! Beside them [`keeper`] takes snapshots of the machine into files, of which [`transfer`] sends the newest to peers that are behind
+//! the log. Arrows are bounded queues, double arrows are RPC. Everything but the log thread runs on one event loop. Start reading
 //! at [`consensus`], which knows nothing of the rest; then [`pipeline`]; [`process::run`] wires all of it together.
 
 pub mod backoff;

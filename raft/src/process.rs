@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
 use crate::config::{Bootstrap, Config};
-use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
+use crate::consensus::{
+    self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored, SnapshotMeta,
+};
 use crate::continuity::{self, Discontinuity, Joined};
 use crate::http;
 use crate::identity::{DataDir, IdentityError};
@@ -236,12 +238,15 @@ impl Opened {
         let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
         let (mut wal, log) = open_log(&config, &data_dir)?;
         let store = open_snapshots(&config, &data_dir)?;
-        let newest = store.newest();
-        let image = newest.as_ref().map(|newest| load_image(&store, newest)).transpose()?;
-        let snapshot = newest.map(|newest| newest.meta);
-        let Joined { restored, replace_log } = continuity::join(log, snapshot)?;
+        let (snapshot, image) = newest_usable(&store)?.unzip();
+        let Joined { mut restored, replace_log } = continuity::join(log, snapshot.clone())?;
         if let Some(base) = &replace_log {
             wal.compact(base).map_err(LogFailure::from)?;
+        } else if let (Some(meta), true) = (&snapshot, lacks_entries(image.as_ref(), &restored)) {
+            wal.compact(meta).map_err(LogFailure::from)?;
+            drop(wal);
+            let (shorter, log) = open_log(&config, &data_dir)?;
+            (wal, restored) = (shorter, continuity::join(log, snapshot)?.restored);
         }
         let is_blank =
             restored.last == LogId::default() && restored.hard_state == HardState::default();
@@ -523,6 +528,27 @@ fn open_snapshots(config: &Config, data_dir: &DataDir) -> Result<Store, Snapshot
     let (store, _damages) =
         Store::open(disk, &data_dir.snapshots(), cluster, config.keep_snapshots)?;
     Ok(store)
+}
+
+/// Whether the log begins before the first entry of which the session table knows whether it is to be applied: the table is another
+/// node's, whose log began later. A machine that is behind the snapshot must be restored from it then, not fed.
+fn lacks_entries(image: Option<&Image>, restored: &Restored) -> bool {
+    let base = restored.base.as_ref().map_or(Index(0), |base| base.last.index);
+    image.is_some_and(|image| base < image.passed_over_after())
+}
+
+/// The newest snapshot whose session table is whole, and that table. Damaged ones are set aside.
+fn newest_usable(store: &Store) -> Result<Option<(SnapshotMeta, Image)>, RunError> {
+    while let Some(newest) = store.newest() {
+        match load_image(store, &newest) {
+            Ok(image) => return Ok(Some((newest.meta, image))),
+            Err(RunError::Snapshots(SnapshotError::Damaged(damage))) => {
+                store.set_aside(&newest, &damage)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// The session table of a snapshot, from which this node goes on.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
@@ -93,6 +94,7 @@ pub fn log_events(
         WalEvent::Trailing { index, .. } => {
             drop(inbox.blocking_send(EntriesEvent::Trailing(index)));
         }
+        WalEvent::Weighed { bytes } => metrics.log_grown_bytes.store(bytes, Ordering::Relaxed),
         WalEvent::Failed(error) => drop(failed.blocking_send(error.into())),
     })
 }
@@ -203,19 +205,24 @@ impl EntriesTask {
     }
 
     fn carry_out(&mut self, actions: EntriesActions, overflow: &mut VecDeque<ToCommits>) {
-        for persist in actions.persist {
+        let mut bases = actions.compact.into_iter().peekable();
+        for (place, persist) in actions.persist.into_iter().enumerate() {
+            while let Some((_, base)) = bases.next_if(|(after, _)| *after <= place) {
+                self.log.compact(base);
+            }
             self.metrics.note_handed(persist.batch, &persist.append);
             self.log.submit(persist);
         }
-        if let Some(base) = actions.compact {
-            self.log.compact(base);
+        bases.for_each(|(_, base)| self.log.compact(base));
+        if let Some(index) = actions.trailing {
+            self.log.trailing(0, index, self.keep_trailing_bytes);
+        }
+        if let Some(index) = actions.weigh_after {
+            self.log.weigh(index);
         }
         // Links first: a message may go to a node that this very step has added.
         for event in actions.events {
             self.tell(event);
-        }
-        if let Some(index) = actions.trailing {
-            self.log.trailing(0, index, self.keep_trailing_bytes);
         }
         for message in actions.send {
             self.send(message);

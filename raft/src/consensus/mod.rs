@@ -74,6 +74,7 @@ mod replication;
 mod term_rule;
 pub mod types;
 
+pub use admission::check_snapshot;
 pub use io::*;
 pub use message::*;
 pub use types::*;
@@ -357,7 +358,7 @@ impl Raft {
     /// A leader needs no snapshot: its log holds everything that is committed (paper §5.4.3). A candidate must not change the
     /// log that it asks votes for; the next leader offers again.
     fn snapshot_received(mut self, meta: SnapshotMeta) -> Self {
-        if let Err(reason) = admission::check_snapshot(&meta, self.common().term()) {
+        if let Err(reason) = check_snapshot(&meta, self.common().term()) {
             let id = self.common().id();
             self.common_mut().drop_message(id, reason);
             return self;

@@ -91,7 +91,7 @@ impl Keeper {
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
-                received = self.orders.recv_many(&mut orders, MAX_ORDERS) => {
+                received = self.orders.recv_many(&mut orders, MAX_ORDERS), if orders.is_empty() => {
                     if received == 0 {
                         return;
                     }

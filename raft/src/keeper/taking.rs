@@ -1,6 +1,5 @@
 //! One snapshot, from the state machine into a file.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -52,7 +51,6 @@ impl Keeper {
     pub(super) async fn take(&self) -> Result<Description, TakeError> {
         let begun = Instant::now();
         let client = self.attach().await?;
-        let grown_bytes = self.metrics.log_grown_bytes.load(Ordering::Relaxed);
         let (info, pinned) = self.begin(&client).await?;
         if let Some(newest) =
             self.store.newest().filter(|newest| newest.meta.last.index >= pinned.index)
@@ -62,7 +60,6 @@ impl Keeper {
         let image = self.capture(pinned.index).await?;
         let meta = self.describe(pinned).await?;
         let taken = self.write(&client, info.snapshot, meta, image).await?;
-        self.metrics.log_grown_bytes.fetch_sub(grown_bytes, Ordering::Relaxed);
         self.metrics.snapshots_taken.add();
         tracing::info!(
             index = taken.meta.last.index.0,
@@ -146,11 +143,13 @@ impl Keeper {
         let mut pace = Pace::new(self.bytes_per_s);
         let mut offset = 0;
         loop {
-            let request = ReadSnapshot { boot: self.node.boot, snapshot, offset };
-            let chunk = match client.read_snapshot(deadline(CALL_TIMEOUT), request).await {
-                Ok(Ok(chunk)) => check(chunk, offset)?,
-                Ok(Err(refused)) => return Err(TakeError::Machine(format!("refuses: {refused}"))),
-                Err(error) => return Err(silent("read_snapshot", &error)),
+            let chunk = match self.read(client, snapshot, offset).await {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    // It removes what was written, which takes its time when that is much.
+                    spawn_blocking(move || drop(file)).await?;
+                    return Err(error);
+                }
             };
             let length = chunk.bytes.len();
             offset += length as u64;
@@ -159,6 +158,20 @@ impl Keeper {
                 return Ok(spawn_blocking(move || file.finish()).await??);
             }
             pace.spend(length).await;
+        }
+    }
+
+    async fn read(
+        &self,
+        client: &StateMachineServiceClient,
+        snapshot: u64,
+        offset: u64,
+    ) -> Result<SnapshotChunk, TakeError> {
+        let request = ReadSnapshot { boot: self.node.boot, snapshot, offset };
+        match client.read_snapshot(deadline(CALL_TIMEOUT), request).await {
+            Ok(Ok(chunk)) => check(chunk, offset),
+            Ok(Err(refused)) => Err(TakeError::Machine(format!("refuses: {refused}"))),
+            Err(error) => Err(silent("read_snapshot", &error)),
         }
     }
 }

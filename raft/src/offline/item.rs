@@ -19,7 +19,7 @@ pub(super) fn print<W: Write>(item: &Item, report: &mut Report<W>) -> io::Result
             || format!("{}  log {log:016x}, {}", file.display(), held_text(held)),
             || {
                 json!({
-                    "type": "segment", "file": file, "log": format!("{log:016x}"), "after": id_json(held.last),
+                    "type": "segment", "file": file.display().to_string(), "log": format!("{log:016x}"), "after": id_json(held.last),
                     "base": held.base.as_ref().map(|base| id_json(base.last)), "term": held.hard_state.term.0,
                     "vote": held.hard_state.vote.map(|vote| vote.to_string()), "commit_index": held.commit_index.0,
                     "membership": held.membership.as_ref().map(|(_, membership)| membership_json(membership)),

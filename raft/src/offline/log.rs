@@ -160,7 +160,7 @@ fn summarize<W: Write>(found: &Inspection, report: &mut Report<W>) -> io::Result
         let wal::SegmentSummary { file, bytes, frames } = segment;
         report.line(
             || format!("{}  {bytes} bytes, {frames} whole frames", file.display()),
-            || json!({"type": "segment", "file": file, "bytes": bytes, "frames": frames}),
+            || json!({"type": "segment", "file": file.display().to_string(), "bytes": bytes, "frames": frames}),
         )?;
     }
     let (held, first) = (&found.held, found.first);
@@ -200,7 +200,7 @@ fn print_fault<W: Write>(fault: &OpenError, report: &mut Report<W>) -> io::Resul
         || format!("damaged: {damage}"),
         || {
             json!({
-                "type": "damage", "file": damage.file, "offset": damage.offset, "what": damage.what,
+                "type": "damage", "file": damage.file.display().to_string(), "offset": damage.offset, "what": damage.what,
                 "affected": damage.affected, "text": damage.to_string(),
             })
         },

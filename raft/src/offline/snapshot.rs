@@ -26,7 +26,7 @@ pub(super) fn inspect<W: Write>(file: &Path, report: &mut Report<W>) -> io::Resu
     if let SnapshotError::Damaged(damage) = &fault {
         report.line(
             || format!("damaged: {damage}"),
-            || json!({"type": "damage", "file": damage.file, "offset": damage.offset, "what": damage.what}),
+            || json!({"type": "damage", "file": damage.file.display().to_string(), "offset": damage.offset, "what": damage.what}),
         )?;
     } else {
         report.error(&fault.to_string())?;

@@ -195,8 +195,10 @@ pub struct EntriesActions {
     pub fetch: Vec<(FetchFor, Fetch, usize)>,
     /// Ask the log how far it may be compacted if it is to go on from this entry, with some before it.
     pub trailing: Option<Index>,
-    /// The log begins after this entry now: for the log, after what is in `persist`.
-    pub compact: Option<SnapshotMeta>,
+    /// Ask the log what the entries above this one weigh: a snapshot holds the rest.
+    pub weigh_after: Option<Index>,
+    /// The log begins after this entry now: for the log, after so many of `persist`, which may go on from there.
+    pub compact: Vec<(usize, SnapshotMeta)>,
     /// Give to the second stage, in order.
     pub to_commits: Vec<ToCommits>,
     /// Tell the operator; a change of the configuration also changes the links to peers.
@@ -348,6 +350,7 @@ impl DigestEntries {
             EntriesEvent::FeedGone { generation } => self.miss(generation),
             EntriesEvent::SnapshotTaken { meta, oldest } => {
                 actions.trailing = Some(oldest.min(meta.last.index));
+                actions.weigh_after = Some(meta.last.index);
                 self.taken = Some(meta);
             }
             EntriesEvent::Trailing(index) => self.hold_snapshot(index, actions),
@@ -438,8 +441,8 @@ impl DigestEntries {
         if self.commands_waiting.outstanding() > MAX_WAITING_CALLERS {
             return waiting.answer(Err(SubmitRefused::Busy));
         }
-        self.time_ms = self.time_ms.max(clock_ms);
-        let time_ms = self.time_ms;
+        // Remembered only once it is in the log: this node may not lead, and its clock may be wrong for a moment.
+        let time_ms = self.time_ms.max(clock_ms);
         let command = Command { kind, time_ms, session, sequence, acked_below, body };
         let id = ProposalId(self.fresh_id());
         proposals.push(Proposal { id, command: command.encode() });

@@ -7,7 +7,8 @@
 //! | 10 | 8 | log time, milliseconds since 1970 |
 //! | 18 | 4 | sessions |
 //! | 22 | 4 | entries that were passed over |
-//! | 26 | … | the sessions, by number ascending |
+//! | 26 | 8 | of the entries up to this one it is not known which were passed over |
+//! | 34 | … | the sessions, by number ascending |
 //! | … | 8 each | indexes of the entries that were passed over, ascending |
 //!
 //! A session:
@@ -58,6 +59,7 @@ pub struct Image {
     time_ms: u64,
     open: BTreeMap<u64, Arc<Session>>,
     passed_over: BTreeSet<Index>,
+    passed_over_after: Index,
 }
 
 /// Bytes are not an image.
@@ -82,12 +84,13 @@ pub enum ImageError {
 impl Sessions {
     /// The table as it is after `folded`. `passed_over`: the entries that must not be applied.
     pub fn image(&self, folded: Index, passed_over: BTreeSet<Index>) -> Image {
-        Image { folded, time_ms: self.time_ms, open: self.open.clone(), passed_over }
+        let (time_ms, open, passed_over_after) = (self.time_ms, self.open.clone(), Index(0));
+        Image { folded, time_ms, open, passed_over, passed_over_after }
     }
 
     /// The table of an image, and the entries that must not be applied.
     pub fn from_image(image: Image) -> (Self, BTreeSet<Index>) {
-        let Image { folded: _, time_ms, open, passed_over } = image;
+        let Image { folded: _, time_ms, open, passed_over, passed_over_after: _ } = image;
         let mut sessions = Self { time_ms, ..Self::default() };
         for (number, session) in open {
             sessions.enter(number, session);
@@ -108,6 +111,17 @@ impl Image {
         self.time_ms
     }
 
+    /// Which of the entries up to here must not be applied is not known: the log of whoever made it began after this one.
+    pub fn passed_over_after(&self) -> Index {
+        self.passed_over_after
+    }
+
+    /// Says up to where the entries that were passed over are not known.
+    #[must_use]
+    pub fn knowing_after(self, passed_over_after: Index) -> Self {
+        Self { passed_over_after, ..self }
+    }
+
     /// Whether it may stand beside this snapshot: one of an older entry lacks what was applied.
     pub fn covers(&self, snapshot: &SnapshotMeta) -> bool {
         self.folded >= snapshot.last.index
@@ -126,6 +140,7 @@ impl Image {
         buffer.put_u64_le(self.time_ms);
         put_count(&mut buffer, self.open.len());
         put_count(&mut buffer, self.passed_over.len());
+        buffer.put_u64_le(self.passed_over_after.0);
         for (number, session) in &self.open {
             put_session(&mut buffer, *number, session);
         }
@@ -144,7 +159,7 @@ impl Image {
             return Err(ImageError::UnknownVersion { version });
         }
         let (folded, time_ms) = (Index(reader.u64()?), reader.u64()?);
-        let image = Self { folded, time_ms, open: BTreeMap::new(), passed_over: BTreeSet::new() };
+        let image = Self { folded, time_ms, ..Self::default() };
         Decoder { image, reader, users: BTreeSet::new(), places: BTreeSet::new() }.finish()
     }
 }
@@ -237,6 +252,9 @@ struct Decoder<'a> {
 impl Decoder<'_> {
     fn finish(mut self) -> Result<Image, ImageError> {
         let (sessions, passed_over) = (self.reader.count()?, self.reader.count()?);
+        self.image.passed_over_after = Index(self.reader.u64()?);
+        let known = self.image.passed_over_after <= self.image.folded;
+        self.reader.require(known, "nothing is known of what was passed over")?;
         self.reader.require(sessions <= MAX_SESSIONS, "too many sessions")?;
         for _ in 0..sessions {
             self.read_session()?;

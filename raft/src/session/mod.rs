@@ -250,7 +250,8 @@ impl Sessions {
         self.forget(&acknowledged);
         if verdict == Verdict::Apply {
             self.remembered += 1;
-            if self.remembered > MAX_REMEMBERED_COMMANDS {
+            // The session used least recently may remember nothing; this one was used last, so it stays.
+            while self.remembered > MAX_REMEMBERED_COMMANDS {
                 self.evict();
             }
         }

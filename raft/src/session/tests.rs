@@ -105,10 +105,10 @@ fn least_recently_used_session_goes_first() {
 fn so_many_commands_are_remembered_that_sessions_go_before_there_are_more() {
     let mut sessions = Sessions::default();
     let full = (MAX_REMEMBERED_COMMANDS as u64).div_ceil(SESSION_WINDOW);
-    for index in 1..=full + 1 {
+    for index in 1..=full + 2 {
         sessions.fold(Index(index), &open());
     }
-    let mut index = full + 1;
+    let mut index = full + 2;
     for session in 1..=full {
         for sequence in 0..SESSION_WINDOW {
             index += 1;
@@ -118,8 +118,10 @@ fn so_many_commands_are_remembered_that_sessions_go_before_there_are_more() {
     assert!(sessions.is_open(1) && sessions.remembered == MAX_REMEMBERED_COMMANDS);
     let last = full + 1;
     assert_eq!(sessions.fold(Index(index + 1), &command(last, 1, 0)), Verdict::Apply);
-    assert!(!sessions.is_open(1), "used least recently");
+    assert!(!sessions.is_open(full + 2), "used least recently, and remembers nothing");
+    assert!(!sessions.is_open(1), "the next");
     assert!(sessions.is_open(2) && sessions.is_open(last));
+    assert!(sessions.remembered <= MAX_REMEMBERED_COMMANDS);
 }
 
 #[test]

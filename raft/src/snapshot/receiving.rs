@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::file::{Growing, Reader, rejected};
-use super::frame::{Flaw, HEADER_BYTES, Head, Progress, head_of};
+use super::frame::{Flaw, HEADER_BYTES, Head, Kind, Progress, head_of};
 use super::store::{Claim, Shared};
 use super::{Description, SnapshotError};
 
@@ -71,6 +71,25 @@ impl Receiving {
             self.or_give_up(taken)?;
         }
         Ok(self.offset())
+    }
+
+    /// The session table of the snapshot, once all of it has arrived: to be judged before [`Receiving::finish`].
+    ///
+    /// # Errors
+    /// What was stored cannot be read again.
+    pub fn image(&self) -> Result<Vec<u8>, SnapshotError> {
+        let part = self.shared.open_part()?;
+        let mut reader = part.ok_or(SnapshotError::Gone { id: self.offered.id })?;
+        let mut image = Vec::new();
+        while let Some((Kind::Image, piece)) = reader.next_piece()? {
+            image.extend_from_slice(&piece);
+        }
+        Ok(image)
+    }
+
+    /// Throws away what has arrived.
+    pub fn discard(self) {
+        self.shared.discard(&self.output.path);
     }
 
     /// Ends the transfer. The snapshot is durable and listed when this returns, and what is older than the newest few is

@@ -59,6 +59,8 @@ impl Store {
         disk.create_dir(dir).during("create", dir)?;
         let (dir, state) = (dir.to_owned(), Mutex::default());
         let shared = Shared { disk, dir, keep: keep.max(1), state };
+        // A rename may be in the page cache only; from now on the log relies on it.
+        shared.disk.sync_dir(&shared.dir).during("sync", &shared.dir)?;
         let names = shared.disk.list(&shared.dir).during("list", &shared.dir)?;
         if names.iter().any(|name| name == TAKING) {
             shared.remove(TAKING)?;
@@ -208,12 +210,13 @@ impl Shared {
 
     /// Gives a whole and synced file its name, durably, and removes what is too old now.
     ///
-    /// After an error of the last step the snapshot is listed, although its name may not survive a power cut: the one
-    /// that had this name is gone in any case.
+    /// After an error of the last step the snapshot is not listed, because its name may not survive a power cut; nor is the
+    /// one that had this name, which is gone. The next open syncs the directory, and finds it.
     pub(super) fn publish(&self, from: &Path, new: &Description) -> Result<(), SnapshotError> {
         self.disk.rename(from, &self.path(&names::of(new.meta.last))).during("rename", from)?;
-        self.list(new);
+        self.state().snapshots.retain(|known| known.meta.last != new.meta.last);
         self.disk.sync_dir(&self.dir).during("sync", &self.dir)?;
+        self.list(new);
         self.prune();
         Ok(())
     }

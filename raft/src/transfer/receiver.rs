@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::consensus::{NodeId, Term};
+use crate::consensus::{NodeId, SnapshotMeta, Term, check_snapshot};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::pipeline::digest_entries::EntriesEvent;
@@ -66,9 +66,18 @@ impl Receiver {
         if current.as_ref().is_some_and(|transfer| transfer.term > offer.term) {
             return Err(SnapshotRefusal::Superseded);
         }
-        *current = None;
         let SnapshotOffer { term, id, meta, bytes } = offer;
+        if let Err(reason) = check_snapshot(&meta, term) {
+            return Err(SnapshotRefusal::Bad { reason: reason.to_owned() });
+        }
         let offered = Description { id: SnapshotId(id), meta, bytes };
+        if let Some(transfer) = current.as_mut().filter(|transfer| transfer.offered == offered)
+            && let Some(file) = &transfer.file
+        {
+            (transfer.from, transfer.term) = (from, term);
+            return Ok(file.offset());
+        }
+        *current = None;
         let newest = self.shelf.store().newest();
         if let Some(ours) = newest.filter(|ours| ours.meta.last.index >= offered.meta.last.index) {
             // The core may have had no use for it when it came, or this process was restarted since.
@@ -96,7 +105,7 @@ impl Receiver {
             (transfer.from, transfer.term, transfer.offered.id.0) == (from, term, id)
         };
         let transfer = current.as_mut().filter(is_ours).ok_or(SnapshotRefusal::Superseded)?;
-        let whole = transfer.offered.bytes;
+        let (whole, meta) = (transfer.offered.bytes, transfer.offered.meta.clone());
         // A caller that leaves in the middle of this drops the file: the next offer reads how much there is.
         let mut file = transfer.file.take().ok_or(SnapshotRefusal::Superseded)?;
         if offset != file.offset() {
@@ -113,7 +122,15 @@ impl Receiver {
         let length = bytes.len() as u64;
         let written = spawn_blocking(move || {
             let have = file.push(offset, &bytes)?;
-            if have < whole { Ok(Written::Part(file)) } else { file.finish().map(Written::Whole) }
+            if have < whole {
+                return Ok(Written::Part(file));
+            }
+            // Before it has its name: a table that cannot be gone on from must not stand in the way of the next start.
+            if let Err(reason) = judge_image(&file.image()?, &meta) {
+                file.discard();
+                return Ok(Written::Useless(reason));
+            }
+            file.finish().map(Written::Whole)
         });
         let written = written.await.map_err(|panic| bad(&panic))?;
         self.metrics.snapshot_bytes_received.add_many(length);
@@ -127,6 +144,11 @@ impl Receiver {
                 *current = None;
                 self.announce(description).await?;
                 Ok(whole)
+            }
+            Ok(Written::Useless(reason)) => {
+                *current = None;
+                tracing::warn!(%from, reason, "cannot use a snapshot");
+                Err(SnapshotRefusal::Bad { reason })
             }
             Err(error) => {
                 *current = None;
@@ -153,17 +175,21 @@ impl Receiver {
 enum Written {
     Part(Receiving),
     Whole(Description),
+    /// Whole, but not for this version, or it contradicts itself.
+    Useless(String),
+}
+
+fn judge_image(bytes: &[u8], meta: &SnapshotMeta) -> Result<Image, String> {
+    let image = Image::decode(bytes).map_err(|error| error.to_string())?;
+    if image.covers(meta) {
+        return Ok(image);
+    }
+    Err("its session table is older than what it holds".to_owned())
 }
 
 fn load_image(shelf: &Shelf, snapshot: &Description) -> Result<Image, SnapshotRefusal> {
     let bytes = shelf.image(snapshot).map_err(|error| refusal(&error))?;
-    let image = Image::decode(&bytes);
-    let image = image.map_err(|error| SnapshotRefusal::Bad { reason: error.to_string() })?;
-    if image.covers(&snapshot.meta) {
-        return Ok(image);
-    }
-    let reason = "its session table is older than what it holds".to_owned();
-    Err(SnapshotRefusal::Bad { reason })
+    judge_image(&bytes, &snapshot.meta).map_err(|reason| SnapshotRefusal::Bad { reason })
 }
 
 fn refusal(error: &SnapshotError) -> SnapshotRefusal {

@@ -34,8 +34,9 @@ const MIN_PIECE_BYTES: usize = 4 << 10;
 const MAX_PIECE_BYTES: usize = 1 << 20;
 /// A piece that took longer than this is followed by a smaller one.
 const SLOW_PIECE: Duration = Duration::from_secs(1);
-/// Without progress for this long the transfer is given up, and the core offers the newest snapshot once the peer answers it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Without progress for this long, some calls, the transfer is given up, and the core offers the newest snapshot once the peer
+/// answers it.
+const PATIENCE: Duration = Duration::from_secs(35);
 /// Before the core is told about a peer that refuses: it would offer again at once.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
@@ -82,11 +83,12 @@ impl Senders {
         Self { context, under_way: BTreeMap::new() }
     }
 
-    /// Sends the snapshot that the core wants a peer to have, instead of another one that is under way to it. The core asks again
-    /// when the peer's other connection broke: a transfer has its own and may go on.
+    /// Sends the snapshot that the core wants a peer to have. The core asks again when the peer's other connection broke, and for a
+    /// newer one by then: a transfer that is under way goes on as long as its file is kept, because so does the log from there.
     pub fn begin(&mut self, peer: NodeId, term: Term, token: Token, meta: SnapshotMeta) {
         let goes_on = |running: &Running| {
-            running.term == term && running.meta == meta && !running.task.is_finished()
+            let is_kept = self.context.shelf.find(running.meta.last).is_some();
+            running.term == term && is_kept && !running.task.is_finished()
         };
         if self.under_way.get(&peer).is_some_and(goes_on) {
             return;

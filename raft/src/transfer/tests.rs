@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Receiver;
-use crate::consensus::{Index, LogId, Membership, NodeId, SnapshotMeta, Term};
+use crate::consensus::{Index, LogId, Membership, NodeId, NodeInfo, SnapshotMeta, Term};
 use crate::identity::DataDir;
 use crate::node::Node;
 use crate::pipeline::digest_entries::EntriesEvent;
@@ -29,7 +29,8 @@ fn store(dir: &Path) -> Store {
 /// A leader's file up to `index`, with a session table of an entry beyond it.
 fn take(store: &Store, index: u64) -> (Description, Vec<u8>) {
     let last = LogId::new(Term(2), Index(index));
-    let membership = Membership { voters: [LEADER].into(), ..Membership::default() };
+    let nodes = [(LEADER, NodeInfo::default())].into();
+    let membership = Membership { voters: [LEADER].into(), nodes, ..Membership::default() };
     let meta = SnapshotMeta { last, membership, membership_index: Index(1) };
     let image = Sessions::default().image(Index(index + 3), BTreeSet::new());
     let mut taking = store.take(&meta, CLUSTER, &image.encode()).unwrap();

@@ -44,6 +44,11 @@ pub enum WalEvent {
         /// The highest index that may go.
         index: Index,
     },
+    /// Answers [`Writer::weigh`].
+    Weighed {
+        /// Bytes of the entries that were asked about, as records on disk.
+        bytes: u64,
+    },
     /// The log is over and the thread has ended: end the process. Reported once; nothing follows.
     Failed(WriteError),
 }
@@ -91,6 +96,7 @@ enum Request {
 enum Question {
     Fetch { from: Index, to: Index, max_bytes: usize },
     Trailing { index: Index, keep_bytes: u64 },
+    Weigh { after: Index },
 }
 
 impl Writer {
@@ -121,6 +127,11 @@ impl Writer {
     /// Asks how far the log may be compacted, as with [`Wal::trailing`]; [`WalEvent::Trailing`] answers. Never blocks.
     pub fn trailing(&self, token: u64, index: Index, keep_bytes: u64) {
         self.send(Request::Ask(token, Question::Trailing { index, keep_bytes }));
+    }
+
+    /// Asks what the entries above this one weigh, as with [`Wal::bytes_after`]; [`WalEvent::Weighed`] answers. Never blocks.
+    pub fn weigh(&self, after: Index) {
+        self.send(Request::Ask(0, Question::Weigh { after }));
     }
 
     /// Makes the log begin after this entry, as with [`Wal::compact`], behind the batches submitted before.
@@ -241,6 +252,7 @@ impl Worker {
             Question::Trailing { index, keep_bytes } => {
                 WalEvent::Trailing { token, index: self.wal.trailing(index, keep_bytes) }
             }
+            Question::Weigh { after } => WalEvent::Weighed { bytes: self.wal.bytes_after(after) },
         }
     }
 

@@ -56,7 +56,8 @@ pub(crate) fn settle(stage: &mut DigestEntries, first: Vec<EntriesEvent>) -> Ent
             (persist.batch, raft.hard_state(), raft.last())
         });
         all.fetch.extend(actions.fetch);
-        all.compact = actions.compact.or(all.compact);
+        let before = all.persist.len();
+        all.compact.extend(actions.compact.into_iter().map(|(after, base)| (before + after, base)));
         events.extend(actions.to_commits.iter().filter_map(taken));
         all.to_commits.extend(actions.to_commits);
         if let Some((batch, hard_state, last)) = durable {

@@ -370,7 +370,7 @@ fn feed_goes_on_from_where_a_compacted_log_begins() {
     let events =
         vec![taken, EntriesEvent::Trailing(compact_to), EntriesEvent::FeedGone { generation }];
     let actions = entries::settle(&mut stage, events);
-    assert_eq!(actions.compact, Some(meta));
+    assert_eq!(actions.compact, [(0, meta)]);
     assert!(matches!(actions.to_commits[0], ToCommits::Compacted(Index(15))));
     let fed = actions.to_commits.iter().filter_map(entries::batch).flatten();
     let fed = fed.map(|committed| committed.entry.id.index);
@@ -442,13 +442,34 @@ fn snapshot_from_the_leader_is_passed_on_and_the_feed_goes_on_after_it() {
     };
     assert_eq!((meta.last.index, image.folded(), *base), (Index(4), Index(5), Index(4)));
     assert!(callers.is_empty());
-    assert_eq!(actions.compact.map(|meta| meta.last), Some(id(4)));
+    let bases: Vec<_> = actions.compact.iter().map(|(_, base)| base.last).collect();
+    assert_eq!(bases, [id(4)]);
     let again = follower.receives(3, image_at(5));
     assert!(again.to_commits.is_empty(), "the core has no use for an older one");
     let actions = follower.append(id(4), vec![command(5, 9, 1), command(6, 0, 0)]);
     let batches = actions.to_commits.iter().filter_map(entries::batch);
     let indexes: Vec<_> = batches.flatten().map(|committed| committed.entry.id.index.0).collect();
     assert_eq!(indexes, [5, 6]);
+}
+
+/// Found by reading: both came in one step of the stage, and the log was given the entries before it began after the snapshot.
+#[test]
+fn entries_behind_a_snapshot_go_to_the_log_after_it() {
+    let mut follower = Follower::new();
+    let (meta, image) = (meta(4), Box::new(image_at(5)));
+    let received = EntriesEvent::SnapshotReceived { meta, image };
+    let entries = vec![command(5, 9, 1)];
+    let request = AppendRequest { prev: id(4), entries, commit_index: Index(4), read_seq: 0 };
+    let (from, to, token) = (NodeId(2), NodeId(1), Token::default());
+    let question = Envelope { from, to, term: Term(1), token, body: Message::Append(request) };
+    let (reply, _answer) = oneshot::channel();
+    let mut events = vec![received, EntriesEvent::PeerAsks { question, reply }];
+    let actions = follower.stage.handle(&mut events, 0);
+    let [(place, base)] = &actions.compact[..] else { panic!("{:?}", actions.compact) };
+    assert_eq!(base.last, id(4));
+    let (before, after) = actions.persist.split_at(*place);
+    assert!(before.iter().all(|persist| persist.append.is_empty()), "{before:?}");
+    assert!(after.iter().any(|persist| persist.append.iter().any(|entry| entry.id == id(5))));
 }
 
 #[test]

@@ -119,11 +119,13 @@ fn an_error_at_any_operation_is_named_and_leaves_the_old_or_the_new_one_whole() 
     let course = Course::new();
     let operations = {
         let disk = SimulatedDisk::new();
-        course.run(&disk, &open(&disk)).unwrap();
-        disk.operations()
+        let store = open(&disk);
+        let opened = disk.operations();
+        course.run(&disk, &store).unwrap();
+        opened..disk.operations()
     };
     for fault in [Fault::Error, Fault::NoSpace] {
-        for at in 0..operations {
+        for at in operations.clone() {
             let disk = SimulatedDisk::new();
             let store = open(&disk);
             disk.fail_at(at, fault);

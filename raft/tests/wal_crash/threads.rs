@@ -103,7 +103,10 @@ fn how_far_a_log_may_be_compacted_is_asked_in_line_with_the_batches() {
         .into_iter()
         .filter_map(|event| match event {
             WalEvent::Trailing { token, index } => Some((token, index)),
-            WalEvent::Synced { .. } | WalEvent::Fetched { .. } | WalEvent::Failed(_) => None,
+            WalEvent::Synced { .. }
+            | WalEvent::Fetched { .. }
+            | WalEvent::Weighed { .. }
+            | WalEvent::Failed(_) => None,
         })
         .collect();
     assert_eq!(answers, [(7, Index(17)), (8, Index(6))]);

@@ -44,18 +44,20 @@ pub(super) struct History {
     folded: Index,
     /// Commands that are in the log but must not be applied: duplicates and refused ones. Few: they come of retries.
     passed_over: BTreeSet<Index>,
+    /// Those up to here are forgotten, or were never known: the log began after it.
+    passed_over_after: Index,
 }
 
 impl History {
     /// Begins after `folded`, of which nothing is remembered.
     pub(super) fn after(folded: Index) -> Self {
-        Self { folded, ..Self::default() }
+        Self { folded, passed_over_after: folded, ..Self::default() }
     }
 
     pub(super) fn from_image(image: Image) -> Self {
-        let folded = image.folded();
+        let (folded, passed_over_after) = (image.folded(), image.passed_over_after());
         let (sessions, passed_over) = Sessions::from_image(image);
-        Self { sessions, folded, passed_over }
+        Self { sessions, folded, passed_over, passed_over_after }
     }
 
     /// Everything up to here is in it.
@@ -64,7 +66,8 @@ impl History {
     }
 
     pub(super) fn image(&self) -> Image {
-        self.sessions.image(self.folded, self.passed_over.clone())
+        let image = self.sessions.image(self.folded, self.passed_over.clone());
+        image.knowing_after(self.passed_over_after)
     }
 
     /// Takes the place that a snapshot brings, unless it knows more already: both are folds of one log.
@@ -77,6 +80,7 @@ impl History {
     /// Entries up to `base` are in the log no more: nobody can ask for them.
     pub(super) fn compacted(&mut self, base: Index) {
         self.passed_over = self.passed_over.split_off(&base.next());
+        self.passed_over_after = self.passed_over_after.max(base);
     }
 
     /// Folds an entry in, once. One that comes again changes nothing, but its caller may be new.

@@ -77,6 +77,7 @@ impl DigestEntries {
         self.time_ms = self.time_ms.max(image.time_ms());
         self.feed.restart(meta.last.index.next());
         let callers = self.pending.take_replaced(meta.last.index);
+        actions.weigh_after = Some(meta.last.index);
         actions.to_commits.push(ToCommits::Install { meta, image, callers });
     }
 
@@ -85,7 +86,7 @@ impl DigestEntries {
     pub(super) fn note_base(&mut self, base: SnapshotMeta, actions: &mut EntriesActions) {
         self.feed.skip_to(base.last.index.next());
         actions.to_commits.push(ToCommits::Compacted(base.last.index));
-        actions.compact = Some(base);
+        actions.compact.push((actions.persist.len(), base));
     }
 
     /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
