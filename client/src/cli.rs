@@ -186,6 +186,11 @@ pub(crate) enum Verb {
         /// Name, id or address of a node, or how one of these begins [default: the node that answers]
         node: Option<String>,
     },
+    /// Have NODE take a snapshot of its state machine now, and make its log shorter
+    Snapshot {
+        /// Name, id or address of a node, or how one of these begins [default: the node that answers]
+        node: Option<String>,
+    },
     /// Exit with 0 if the processes of one node work, and else with 1; asks nobody but this node, for 2 s at most
     Health {
         /// The node's raft port
@@ -235,7 +240,8 @@ impl Cli {
             | Verb::Health { .. }
             | Verb::Transfer { .. }
             | Verb::Campaign { .. }
-            | Verb::Leave { .. } => {
+            | Verb::Leave { .. }
+            | Verb::Snapshot { .. } => {
                 let writes = "PUT, DEL, INCR, CAS, APPEND and submit";
                 Err(format!("--session and --sequence are for writes: {writes}"))
             }

@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use raft::rpc::client::{
     ClientServiceClient, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus, OpenSession,
-    Outcome, Query, SESSION_WINDOW, Submit, Submitted,
+    Outcome, Query, SESSION_WINDOW, SessionChange, SessionOpened, Submit, Submitted,
 };
 use raft::rpc::wire::Endpoint;
 use tarpc::client::RpcError;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::{Error, Refusal, Tried};
 use crate::options::Options;
 use crate::pursuit::Pursuer;
+use crate::renewal::{self, Renewal};
 use crate::session::{Session, Sessions, Stamp};
 use crate::verdict::GivenUp;
 
@@ -89,12 +91,30 @@ impl Client {
             let ticket = ticket.await.map_err(|_elapsed| Refusal::WindowFull)?;
             let stamp = Stamp { session: id, sequence: ticket.sequence() };
             let acked_below = || ticket.acked_below();
+            let sent = Instant::now();
             match self.submit_until(deadline, stamp, acked_below, command.clone()).await {
                 // Surely not applied under that session, so another one is safe.
                 Err(Error::Refused(Refusal::SessionExpired { .. })) => self.sessions.forget(id),
-                outcome => return outcome,
+                outcome => {
+                    if outcome.is_ok() {
+                        session.note_use(sent);
+                    }
+                    return outcome;
+                }
             }
         }
+    }
+
+    /// Ends the session of this client and its clones, if there is one: the cluster need not remember it until it expires.
+    /// A command after that opens another one; one that is still to be repeated under its stamp would be refused.
+    ///
+    /// # Errors
+    /// It may be open still, and expires by itself.
+    pub async fn close(&self) -> Result<(), Error> {
+        let session = self.sessions.take();
+        let Some(id) = session.id.get() else { return Ok(()) };
+        let closing = renewal::change(&self.pursuer, *id, SessionChange::Close, self.deadline());
+        closing.await.map_err(GivenUp::of_operation)
     }
 
     /// Asks the state machine. The answer holds every command that was acknowledged before.
@@ -163,8 +183,8 @@ impl Client {
         Instant::now() + self.pursuer.options.timeout
     }
 
-    async fn session_id(&self, session: &Session, deadline: Instant) -> Result<u64, Error> {
-        let opening = session.id.get_or_try_init(|| self.open_session(deadline));
+    async fn session_id(&self, session: &Arc<Session>, deadline: Instant) -> Result<u64, Error> {
+        let opening = session.id.get_or_try_init(|| self.open(session, deadline));
         match timeout_at(deadline, opening).await {
             Ok(id) => id.copied(),
             // Another request of this client was at it, and reports why it failed.
@@ -175,14 +195,25 @@ impl Client {
         }
     }
 
-    async fn open_session(&self, deadline: Instant) -> Result<u64, Error> {
-        let request = OpenSession { forward: self.pursuer.options.forward };
+    async fn open(&self, session: &Arc<Session>, deadline: Instant) -> Result<u64, Error> {
+        let sent = Instant::now();
+        let SessionOpened { session: id, ttl_ms } = self.open_session(deadline).await?;
+        session.note_use(sent);
+        let ttl = Duration::from_millis(ttl_ms);
+        session.keep(Renewal::begin(session, &self.pursuer, id, ttl));
+        Ok(id)
+    }
+
+    async fn open_session(&self, deadline: Instant) -> Result<SessionOpened, Error> {
+        let ttl = self.pursuer.options.session_ttl.as_millis();
+        let ttl_ms = u64::try_from(ttl).unwrap_or(u64::MAX);
+        let request = OpenSession { forward: self.pursuer.options.forward, ttl_ms };
         let ask = |client: ClientServiceClient, context| async move {
             client.open_session(context, request).await
         };
         let opened = self.pursuer.pursue(deadline, ask).await;
         // The command itself has not been sent: nothing of it can have been applied.
-        opened.map(|opened| opened.session).map_err(GivenUp::of_nothing)
+        opened.map_err(GivenUp::of_nothing)
     }
 
     async fn submit_until(

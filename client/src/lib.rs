@@ -22,6 +22,7 @@
 //! | `client`, `kv` | requests, and the machine's verbs |
 //! | `operation` | what operators want: leadership that moves, nodes that leave |
 //! | `session` | session, sequence numbers, what the client has the answers of |
+//! | `renewal` | keeps an idle session from expiring |
 //! | `pursuit` | one request: attempts and pauses until it is settled |
 //! | `verdict` | what each failure tells of the command, and where to go on (pure) |
 //! | `leader`, `backoff` | which node to ask (pure), and when again (pure) |
@@ -41,12 +42,13 @@ mod leader;
 mod operation;
 mod options;
 mod pursuit;
+mod renewal;
 mod session;
 mod verdict;
 
 pub use client::{Answer, Client, Receipt};
 pub use error::{Error, Refusal, Tried};
-pub use operation::LEAVE_PATIENCE;
+pub use operation::{LEAVE_PATIENCE, SNAPSHOT_PATIENCE, SnapshotTaken};
 pub use options::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ENDPOINT, DEFAULT_PATIENCE, DEFAULT_TIMEOUT, Options,
 };

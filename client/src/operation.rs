@@ -1,4 +1,4 @@
-//! What operators want of nodes: leadership that moves, nodes that leave.
+//! What operators want of nodes: leadership that moves, nodes that leave, snapshots.
 
 use std::time::Duration;
 
@@ -11,6 +11,18 @@ use crate::error::Error;
 
 /// A node may take so long to leave, or to find out that it cannot, with the defaults.
 pub const LEAVE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A snapshot may wait for its turn, and take, so long.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
+
+/// A snapshot that a node holds durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotTaken {
+    /// Last entry that it includes.
+    pub index: u64,
+    /// Size of its file.
+    pub bytes: u64,
+}
 
 impl Client {
     /// Has the leader hand leadership to a voter, or to the one that is best caught up. Returns who leads then.
@@ -39,14 +51,29 @@ impl Client {
         let patience = self.pursuer.options.timeout.max(LEAVE_PATIENCE);
         match self.operate(Operation::Leave { node }, patience).await? {
             Operated::Left { .. } => Ok(()),
-            other @ Operated::Leads(_) => Err(misunderstood(&other)),
+            other @ (Operated::Leads(_) | Operated::Snapshot { .. }) => Err(misunderstood(&other)),
+        }
+    }
+
+    /// Has a node take a snapshot of its state machine, when it is its turn: one node of a cluster at a time. It makes its
+    /// log shorter then. Waits for it longer than for other requests ([`SNAPSHOT_PATIENCE`] at least).
+    ///
+    /// # Errors
+    /// Refused: the snapshot before stays. [`Error::Undecided`]: it may be taken still.
+    pub async fn snapshot(&self, node: u64) -> Result<SnapshotTaken, Error> {
+        let patience = self.pursuer.options.timeout.max(SNAPSHOT_PATIENCE);
+        match self.operate(Operation::Snapshot { node }, patience).await? {
+            Operated::Snapshot { index, bytes, .. } => Ok(SnapshotTaken { index, bytes }),
+            other @ (Operated::Leads(_) | Operated::Left { .. }) => Err(misunderstood(&other)),
         }
     }
 
     async fn lead(&self, operation: Operation) -> Result<LeaderHint, Error> {
         match self.operate(operation, self.pursuer.options.timeout).await? {
             Operated::Leads(leader) => Ok(leader),
-            other @ Operated::Left { .. } => Err(misunderstood(&other)),
+            other @ (Operated::Left { .. } | Operated::Snapshot { .. }) => {
+                Err(misunderstood(&other))
+            }
         }
     }
 

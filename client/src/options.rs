@@ -31,6 +31,9 @@ pub struct Options {
     pub forward: bool,
     /// Whether to ask nodes for the addresses of the others. Not worth it for a single request.
     pub discover: bool,
+    /// How long the client's session lives unused when the client is gone, a day at most; zero leaves it to the cluster, an
+    /// hour. While there is a client, it renews its session.
+    pub session_ttl: Duration,
 }
 
 impl Options {
@@ -44,6 +47,7 @@ impl Options {
             cluster: 0,
             forward: true,
             discover: true,
+            session_ttl: Duration::ZERO,
         }
     }
 }

@@ -45,6 +45,7 @@ pub(crate) enum Report {
     Healthy,
     Leads(LeaderHint),
     Left { node: u64 },
+    SnapshotTaken { node: u64, index: u64, bytes: u64 },
 }
 
 impl Report {
@@ -96,6 +97,9 @@ impl Report {
                 format!("Success! {:016x} at {} leads", leader.node, leader.address)
             }
             Self::Left { node } => format!("Success! {node:016x} has left"),
+            Self::SnapshotTaken { node, index, bytes } => {
+                format!("Success! {node:016x} holds a snapshot up to entry {index}, {bytes} bytes")
+            }
         };
         text.into_bytes()
     }
@@ -141,6 +145,9 @@ impl Report {
             Self::Healthy => json!({ "healthy": true }),
             Self::Leads(leader) => json!({ "leader": leader.to_json() }),
             Self::Left { node } => json!({ "left": format!("{node:016x}") }),
+            Self::SnapshotTaken { node, index, bytes } => {
+                json!({ "node": format!("{node:016x}"), "snapshot_index": index, "bytes": bytes })
+            }
         }
     }
 }
@@ -303,7 +310,11 @@ fn lines_of(status: &NodeStatus) -> String {
         row(["leader", &leader]),
         row(["commit_index", &status.commit_index.to_string()]),
         row(["applied_index", &status.applied_index.to_string()]),
+        row(["first_index", &status.first_index.to_string()]),
         row(["last_index", &status.last_index.to_string()]),
+        row(["snapshot_index", &status.snapshot_index.to_string()]),
+        row(["snapshot_bytes", &status.snapshot_bytes.to_string()]),
+        row(["log_bytes", &status.log_bytes.to_string()]),
         row(["voters", &format!("{} ({committed})", status.voters.join(" "))]),
     ];
     for (name, ids) in [("outgoing", &status.outgoing), ("learners", &status.learners)] {

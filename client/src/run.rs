@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_client::endpoints::{DEFAULT_FILE, EndpointsError, Sources};
-use raft_client::{Client, Error, Options, Range, Receipt, Refusal, Stamp, Swap, bench};
+use raft_client::{
+    Client, Error, Options, Range, Receipt, Refusal, SnapshotTaken, Stamp, Swap, bench,
+};
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Common, Verb};
@@ -256,6 +258,11 @@ async fn ask(client: &Client, options: Options, verb: Verb) -> Result<Report, Fa
             let node = named_or_asked(client, node).await?;
             client.leave(node).await?;
             Ok(Report::Left { node })
+        }
+        Verb::Snapshot { node } => {
+            let node = named_or_asked(client, node).await?;
+            let SnapshotTaken { index, bytes } = client.snapshot(node).await?;
+            Ok(Report::SnapshotTaken { node, index, bytes })
         }
     }
 }

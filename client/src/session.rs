@@ -2,10 +2,13 @@
 //! cluster applies each pair once.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raft::rpc::client::SESSION_WINDOW;
 use tokio::sync::{Notify, OnceCell};
+use tokio::time::Instant;
+
+use crate::renewal::Renewal;
 
 /// The name of a command: the cluster applies it once, however often it is sent under this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +32,9 @@ pub(crate) struct Session {
     pub(crate) id: OnceCell<u64>,
     window: Mutex<Window>,
     room: Notify,
+    /// When the last request was sent that has counted as a use.
+    used: Mutex<Option<Instant>>,
+    renewal: Mutex<Option<Renewal>>,
 }
 
 /// The number of a command under way. Dropping it says that nobody will send the command again.
@@ -40,12 +46,17 @@ pub(crate) struct Ticket {
 
 impl Sessions {
     pub(crate) fn current(&self) -> Arc<Session> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.current))
+    }
+
+    /// Takes the present session away: the next command opens another.
+    pub(crate) fn take(&self) -> Arc<Session> {
+        std::mem::take(&mut *lock(&self.current))
     }
 
     /// The cluster does not know this session any more: the next command opens another. Commands under way keep theirs.
     pub(crate) fn forget(&self, session: u64) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
         if current.id.get() == Some(&session) {
             *current = Arc::default();
         }
@@ -64,9 +75,29 @@ impl Session {
         }
     }
 
-    fn window(&self) -> std::sync::MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A request that was sent then is carried out: the cluster took the session for used at some moment after that.
+    pub(crate) fn note_use(&self, sent: Instant) {
+        let mut used = lock(&self.used);
+        *used = (*used).max(Some(sent));
     }
+
+    /// When it was used last, as far as is known; none before it is open.
+    pub(crate) fn last_used(&self) -> Option<Instant> {
+        *lock(&self.used)
+    }
+
+    /// Renews it from now on for as long as somebody holds it.
+    pub(crate) fn keep(&self, renewal: Renewal) {
+        *lock(&self.renewal) = Some(renewal);
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        lock(&self.window)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Ticket {

@@ -196,7 +196,8 @@ impl From<OperationError> for Failure {
             | OperationError::AlreadyLeads { .. }
             | OperationError::NoSuccessor
             | OperationError::Elsewhere { .. }
-            | OperationError::MayNotLeave { .. } => Next::Stop(Refusal::Operation(error.clone())),
+            | OperationError::MayNotLeave { .. }
+            | OperationError::NoSnapshot { .. } => Next::Stop(Refusal::Operation(error.clone())),
         };
         Self::not_applied(next, error.to_string())
     }

@@ -2,12 +2,12 @@
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
-//! | 0 | 1 | kind: 1 command, 2 open a session |
+//! | 0 | 1 | kind: 1 command, 2 open a session, 3 renew one, 4 close one |
 //! | 1 | 8 | leader's clock in milliseconds since 1970, big-endian |
 //! | 9 | 8 | session, big-endian; 0 = none |
 //! | 17 | 8 | sequence number, big-endian |
 //! | 25 | 8 | `acked_below`: answers below are known to the client, big-endian |
-//! | 33 | … | the command |
+//! | 33 | … | 1: the command; 2: the session's time to live in milliseconds, big-endian, or nothing = the default; else nothing |
 //!
 //! A leader stamps with its clock or the latest stamp in its log, whichever is later: along the log the time never falls.
 
@@ -29,7 +29,7 @@ pub struct Command {
     pub sequence: u64,
     /// Lower sequence numbers are answered and may be forgotten.
     pub acked_below: u64,
-    /// The state machine's bytes; empty unless `kind` is `Apply`.
+    /// The state machine's bytes; of `OpenSession` the time to live ([`Command::ttl_body`]), else empty.
     pub body: Bytes,
 }
 
@@ -40,6 +40,31 @@ pub enum Kind {
     Apply = 1,
     /// A session, whose number is the index of this entry. Raft's own: the state machine does not see it.
     OpenSession = 2,
+    /// Keeps a session alive without a command. Raft's own.
+    RenewSession = 3,
+    /// Ends a session. Raft's own.
+    CloseSession = 4,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Apply),
+            2 => Some(Self::OpenSession),
+            3 => Some(Self::RenewSession),
+            4 => Some(Self::CloseSession),
+            _ => None,
+        }
+    }
+
+    /// Whether a body of so many bytes belongs to it.
+    fn takes(self, body_bytes: usize) -> bool {
+        match self {
+            Self::Apply => true,
+            Self::OpenSession => body_bytes == 0 || body_bytes == size_of::<u64>(),
+            Self::RenewSession | Self::CloseSession => body_bytes == 0,
+        }
+    }
 }
 
 impl Command {
@@ -60,15 +85,22 @@ impl Command {
         payload.get(1..9).map_or(0, |mut stamp| stamp.get_u64())
     }
 
+    /// The body of an opening entry whose session lives for so many milliseconds unused.
+    pub fn ttl_body(ttl_ms: u64) -> Bytes {
+        Bytes::copy_from_slice(&ttl_ms.to_be_bytes())
+    }
+
+    /// What an opening entry asks for, in milliseconds; zero when it asks for nothing.
+    pub fn asked_ttl_ms(&self) -> u64 {
+        self.body.as_ref().try_into().map_or(0, u64::from_be_bytes)
+    }
+
     /// Reads an entry's payload; the body shares its buffer. `None` means that it was not written by this module: such
     /// an entry applies nothing, on every node alike.
     pub fn decode(payload: &Bytes) -> Option<Self> {
         let mut header = payload.get(..HEADER_BYTES)?;
-        let kind = match header.get_u8() {
-            1 => Kind::Apply,
-            2 => Kind::OpenSession,
-            _ => return None,
-        };
+        let kind = Kind::from_byte(header.get_u8())
+            .filter(|kind| kind.takes(payload.len() - HEADER_BYTES))?;
         Some(Self {
             kind,
             time_ms: header.get_u64(),
@@ -86,15 +118,19 @@ mod tests {
 
     #[test]
     fn survives_the_log() {
-        for (kind, body) in [(Kind::Apply, "PUT a b"), (Kind::Apply, ""), (Kind::OpenSession, "")] {
-            let command = Command {
-                kind,
-                time_ms: 1,
-                session: 2,
-                sequence: u64::MAX,
-                acked_below: 4,
-                body: Bytes::from(body),
-            };
+        let ttl = Command::ttl_body(5_000);
+        for (kind, body) in [
+            (Kind::Apply, Bytes::from_static(b"PUT a b")),
+            (Kind::Apply, Bytes::new()),
+            (Kind::OpenSession, Bytes::new()),
+            (Kind::OpenSession, ttl),
+            (Kind::RenewSession, Bytes::new()),
+            (Kind::CloseSession, Bytes::new()),
+        ] {
+            let command =
+                Command { kind, time_ms: 1, session: 2, sequence: u64::MAX, acked_below: 4, body };
+            let is_long = kind == Kind::OpenSession && !command.body.is_empty();
+            assert_eq!(command.asked_ttl_ms(), if is_long { 5_000 } else { 0 });
             assert_eq!(Command::time_ms_of(&command.encode()), 1);
             assert_eq!(Command::decode(&command.encode()), Some(command));
         }
@@ -103,6 +139,9 @@ mod tests {
     #[test]
     fn short_or_unknown_payload_is_none() {
         assert_eq!(Command::decode(&Bytes::from(vec![1; HEADER_BYTES - 1])), None);
-        assert_eq!(Command::decode(&Bytes::from(vec![3; HEADER_BYTES])), None);
+        for (kind, body_bytes) in [(0, 0), (5, 0), (2, 7), (2, 9), (3, 1), (4, 8)] {
+            let payload = vec![kind; HEADER_BYTES + body_bytes];
+            assert_eq!(Command::decode(&Bytes::from(payload)), None, "{kind} {body_bytes}");
+        }
     }
 }

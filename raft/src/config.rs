@@ -14,6 +14,7 @@ use serde::Serialize;
 use member::wire::Endpoint as MemberEndpoint;
 use state_machine::startup::{Common, Layered, Preset, SettingError, Sources, within};
 
+use crate::keeper::Schedule;
 use crate::rpc::wire::Endpoint;
 
 /// Offset of the HTTP port from the base.
@@ -59,6 +60,8 @@ pub enum Timings {
 /// What can be said by flag, variable or file.
 #[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "raft", version, about = "Consensus sidecar: agrees with its peers on the order of commands", after_help = EXIT_CODES)]
+// The tools have arguments of their own, and take none of these settings: `offline` carries them out before settings are read.
+#[command(subcommands = crate::offline::commands(), args_conflicts_with_subcommands = true, subcommand_help_heading = "Tools for files that no process needs to be running for")]
 pub struct Settings {
     /// TOML file with these settings, its keys written with underscores (`port_base = 6000`)
     #[arg(long, env = "OUTRIGGER_CONFIG", value_name = "FILE")]
@@ -146,6 +149,21 @@ pub struct Settings {
     /// Size of one file of the log, 16–1024 MiB
     #[arg(long, env = "OUTRIGGER_SEGMENT_MIB", value_name = "MIB", default_value_t = 64, value_parser = within::<u64>(16..=1024))]
     pub segment_mib: u64,
+    /// Take a snapshot when the log has grown by this much since the last, and by --snapshot-ratio-percent of it, 1–65536 MiB
+    #[arg(long, env = "OUTRIGGER_SNAPSHOT_FLOOR_MIB", value_name = "MIB", default_value_t = 64, value_parser = within::<u64>(1..=65_536))]
+    pub snapshot_floor_mib: u64,
+    /// Log since the last snapshot that calls for another, in hundredths of that snapshot's size, 0–10000
+    #[arg(long, env = "OUTRIGGER_SNAPSHOT_RATIO_PERCENT", value_name = "PERCENT", default_value_t = 100, value_parser = within::<u64>(0..=10_000))]
+    pub snapshot_ratio_percent: u64,
+    /// Snapshots to keep, 1–16
+    #[arg(long, env = "OUTRIGGER_KEEP_SNAPSHOTS", value_name = "N", default_value_t = 2, value_parser = within::<usize>(1..=16))]
+    pub keep_snapshots: usize,
+    /// Log that stays behind a snapshot, for nodes that are a little behind, 0–65536 MiB
+    #[arg(long, env = "OUTRIGGER_KEEP_TRAILING_MIB", value_name = "MIB", default_value_t = 16, value_parser = within::<u64>(0..=65_536))]
+    pub keep_trailing_mib: u64,
+    /// Most MiB per second at which a snapshot is taken, and sent to one node; 0 = no limit, up to 65536
+    #[arg(long, env = "OUTRIGGER_SNAPSHOT_RATE_MIB", value_name = "MIB", default_value_t = 64, value_parser = within::<u64>(0..=65_536))]
+    pub snapshot_rate_mib: u64,
     /// Longest wait of a command at this node, 100–3600000 ms
     #[arg(long, env = "OUTRIGGER_REQUEST_TIMEOUT_MS", value_name = "MS", default_value_t = 10_000, value_parser = within::<u32>(100..=3_600_000))]
     pub request_timeout_ms: u32,
@@ -217,6 +235,14 @@ pub struct Config {
     pub log_cache_bytes: usize,
     /// Bytes of one log segment.
     pub segment_bytes: u64,
+    /// When a snapshot is due.
+    pub snapshot_schedule: Schedule,
+    /// Snapshots that are kept.
+    pub keep_snapshots: usize,
+    /// Bytes of entries that stay in the log behind a snapshot.
+    pub keep_trailing_bytes: u64,
+    /// Most bytes per second of a snapshot that is taken, and of one that is sent; none = no limit.
+    pub snapshot_bytes_per_s: Option<u64>,
     /// Longest wait of a request at this node.
     pub request_timeout: Duration,
     /// Whether the log is synced; false is unsafe.
@@ -288,6 +314,13 @@ impl Layered for Settings {
             leave_timeout: millis(self.leave_timeout_ms),
             log_cache_bytes: self.log_cache_mib << 20,
             segment_bytes: self.segment_mib << 20,
+            snapshot_schedule: Schedule {
+                floor_bytes: self.snapshot_floor_mib << 20,
+                ratio_percent: self.snapshot_ratio_percent,
+            },
+            keep_snapshots: self.keep_snapshots,
+            keep_trailing_bytes: self.keep_trailing_mib << 20,
+            snapshot_bytes_per_s: Some(self.snapshot_rate_mib << 20).filter(|rate| *rate > 0),
             request_timeout: millis(self.request_timeout_ms),
             fsync: !self.unsafe_no_fsync,
             data_dir: self.data_dir.clone(),

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::deadline;
 use crate::rpc::client::{Answer, Outcome, QueryError, SubmitError};
 use crate::rpc::operation::{Operated, OperationError};
-use crate::rpc::peer::{Answers, Forward, Forwarded, LeaveAnswer, PeerServiceClient};
+use crate::rpc::peer::{Answers, Forward, Forwarded, LeaveAnswer, PeerServiceClient, TurnRequest};
 
 /// Most requests in one batch.
 pub const BATCH_ITEMS: usize = 256;
@@ -26,6 +26,8 @@ pub type QueryResult = Result<Answer, QueryError>;
 pub type OperateResult = Result<Operated, OperationError>;
 /// The leader's word to a node that wants to leave.
 pub type LeaveResult = Result<LeaveAnswer, OperationError>;
+/// Whether a node may take a snapshot now.
+pub type TurnResult = Result<bool, OperationError>;
 
 /// Something to pass on, and its caller.
 #[derive(Debug)]
@@ -41,10 +43,11 @@ enum Caller {
     Query(oneshot::Sender<QueryResult>),
     Operate(oneshot::Sender<OperateResult>),
     Leave(oneshot::Sender<LeaveResult>),
+    SnapshotTurn(oneshot::Sender<TurnResult>),
 }
 
 impl ForwardItem {
-    /// A command or a new session, to be answered until `due`.
+    /// A command, a new session or a change of one, to be answered until `due`.
     pub fn submit(request: Forward, due: Instant) -> (Self, oneshot::Receiver<SubmitResult>) {
         let (caller, answer) = oneshot::channel();
         (Self { request, due, caller: Caller::Submit(caller) }, answer)
@@ -68,6 +71,16 @@ impl ForwardItem {
         (Self { request: Forward::Leave, due, caller: Caller::Leave(caller) }, answer)
     }
 
+    /// This node's wish for a turn to take a snapshot, to be answered until `due`.
+    pub fn snapshot_turn(
+        request: TurnRequest,
+        due: Instant,
+    ) -> (Self, oneshot::Receiver<TurnResult>) {
+        let (caller, answer) = oneshot::channel();
+        let request = Forward::SnapshotTurn(request);
+        (Self { request, due, caller: Caller::SnapshotTurn(caller) }, answer)
+    }
+
     /// Whether nobody waits for the answer any more: then it need not be sent.
     pub fn is_abandoned(&self) -> bool {
         match &self.caller {
@@ -75,6 +88,7 @@ impl ForwardItem {
             Caller::Query(caller) => caller.is_closed(),
             Caller::Operate(caller) => caller.is_closed(),
             Caller::Leave(caller) => caller.is_closed(),
+            Caller::SnapshotTurn(caller) => caller.is_closed(),
         }
     }
 
@@ -93,7 +107,11 @@ impl ForwardItem {
         match &self.request {
             Forward::Submit { command, .. } => command.len(),
             Forward::Query { query, .. } => query.len(),
-            Forward::OpenSession { .. } | Forward::Operate { .. } | Forward::Leave => 0,
+            Forward::OpenSession { .. }
+            | Forward::ChangeSession { .. }
+            | Forward::Operate { .. }
+            | Forward::Leave
+            | Forward::SnapshotTurn(_) => 0,
         }
     }
 }
@@ -126,7 +144,10 @@ pub fn bound_answer(outcomes: &mut [Forwarded]) {
         match outcome {
             Forwarded::Submit(Ok((_, outcome))) => *outcome = Outcome::AlreadyApplied,
             Forwarded::Query(answer) => *answer = Err(QueryError::Busy),
-            Forwarded::Submit(Err(_)) | Forwarded::Operate(_) | Forwarded::Leave(_) => {}
+            Forwarded::Submit(Err(_))
+            | Forwarded::Operate(_)
+            | Forwarded::Leave(_)
+            | Forwarded::SnapshotTurn(_) => {}
         }
     }
 }
@@ -138,7 +159,8 @@ fn result_bytes(outcome: &Forwarded) -> usize {
         Forwarded::Submit(Err(_))
         | Forwarded::Query(Err(_))
         | Forwarded::Operate(_)
-        | Forwarded::Leave(_) => return 0,
+        | Forwarded::Leave(_)
+        | Forwarded::SnapshotTurn(_) => return 0,
     };
     match outcome {
         Outcome::Done(bytes) | Outcome::Refused(bytes) => bytes.len(),
@@ -162,6 +184,9 @@ impl Caller {
             (Self::Query(caller), Ok(Forwarded::Query(result))) => drop(caller.send(result)),
             (Self::Operate(caller), Ok(Forwarded::Operate(result))) => drop(caller.send(result)),
             (Self::Leave(caller), Ok(Forwarded::Leave(result))) => drop(caller.send(result)),
+            (Self::SnapshotTurn(caller), Ok(Forwarded::SnapshotTurn(result))) => {
+                drop(caller.send(result));
+            }
             (caller, Ok(_)) => caller.fail(Failure::Lost(MISFIT.to_owned())),
             (caller, Err(failure)) => caller.fail(failure),
         }
@@ -179,6 +204,7 @@ impl Caller {
             }))),
             Self::Operate(caller) => drop(caller.send(Err(operation_error(failure)))),
             Self::Leave(caller) => drop(caller.send(Err(operation_error(failure)))),
+            Self::SnapshotTurn(caller) => drop(caller.send(Err(operation_error(failure)))),
         }
     }
 }
@@ -255,9 +281,11 @@ mod tests {
         let sequence = |item: &ForwardItem| match item.request {
             Forward::Submit { sequence, .. } => sequence,
             Forward::OpenSession { .. }
+            | Forward::ChangeSession { .. }
             | Forward::Query { .. }
             | Forward::Operate { .. }
-            | Forward::Leave => panic!("not a command"),
+            | Forward::Leave
+            | Forward::SnapshotTurn(_) => panic!("not a command"),
         };
         batch.iter().map(sequence).collect()
     }

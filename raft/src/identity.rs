@@ -145,6 +145,11 @@ impl DataDir {
         self.path.join("wal")
     }
 
+    /// Where the snapshots are.
+    pub fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshots")
+    }
+
     /// Who this node is.
     pub fn identity(&self) -> Identity {
         self.identity

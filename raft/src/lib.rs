@@ -12,22 +12,27 @@
 //!                          └────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Arrows are bounded queues, double arrows are RPC. Everything but the log thread runs on one event loop. Start reading
+//! Beside them [`keeper`] takes snapshots of the machine into files, of which [`transfer`] sends the newest to peers that are behind
+//! the log. Arrows are bounded queues, double arrows are RPC. Everything but the log thread runs on one event loop. Start reading
 //! at [`consensus`], which knows nothing of the rest; then [`pipeline`]; [`process::run`] wires all of it together.
 
 pub mod backoff;
 pub mod command;
 pub mod config;
 pub mod consensus;
+pub mod continuity;
 pub mod entries;
 pub mod forward;
 pub mod http;
 pub mod identity;
 pub mod inbound;
+pub mod keeper;
 pub mod leaving;
 pub mod machine_link;
 pub mod metrics;
 pub mod node;
+pub mod offline;
+pub mod pace;
 pub mod peers;
 pub mod pipeline;
 pub mod process;
@@ -37,7 +42,10 @@ pub mod roster_link;
 pub mod rpc;
 pub mod server;
 pub mod session;
+pub mod shelf;
+pub mod snapshot;
 pub mod tasks;
+pub mod transfer;
 pub mod wal;
 
 use std::time::{Duration, Instant};

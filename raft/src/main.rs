@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use raft::config::Settings;
+use raft::offline;
 use raft::process::{self, RunError, STOP_TIMEOUT, Wish};
 use raft::tasks::LogFailure;
 use state_machine::startup::{self, Loaded};
@@ -11,6 +12,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 fn main() -> ExitCode {
+    if let Some(code) = offline::main(std::env::args_os()) {
+        return code;
+    }
     startup::main::<Settings>(|loaded| match start(loaded) {
         Ok(()) => 0,
         Err(error) => {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::consensus::BatchNo;
+use crate::consensus::{BatchNo, Entry};
 use crate::pipeline::Tickets;
 use crate::rpc::client::{Answer, Outcome, QueryError, SubmitError, Submitted};
 use crate::wal::SyncCost;
@@ -25,6 +25,11 @@ impl Counter {
     /// One more.
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many more.
+    pub fn add_many(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     /// So many.
@@ -126,6 +131,18 @@ pub struct Metrics {
     pub requests_waiting: Tickets,
     /// HTTP connections that found no room.
     pub http_turned_away: Counter,
+    /// Bytes of entries in the log after the newest snapshot of its own that this node has taken or found.
+    pub log_grown_bytes: AtomicU64,
+    /// Snapshots of the state machine that became durable.
+    pub snapshots_taken: Counter,
+    /// Snapshots that could not be taken.
+    pub snapshots_failed: Counter,
+    /// Snapshots of the leader that replaced the log.
+    pub snapshots_installed: Counter,
+    /// Bytes of snapshots sent to peers.
+    pub snapshot_bytes_sent: Counter,
+    /// Bytes of snapshots that came from leaders.
+    pub snapshot_bytes_received: Counter,
     handed: AtomicU64,
     synced: AtomicU64,
     /// Last time that the log was given something while idle, or finished something, in milliseconds since `begun`.
@@ -150,6 +167,12 @@ impl Default for Metrics {
             http_connections: Tickets::default(),
             requests_waiting: Tickets::default(),
             http_turned_away: Counter::default(),
+            log_grown_bytes: AtomicU64::new(0),
+            snapshots_taken: Counter::default(),
+            snapshots_failed: Counter::default(),
+            snapshots_installed: Counter::default(),
+            snapshot_bytes_sent: Counter::default(),
+            snapshot_bytes_received: Counter::default(),
             handed: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             log_moved_ms: AtomicU64::new(0),
@@ -187,7 +210,9 @@ impl Metrics {
     }
 
     /// The log is given a batch. By one thread only.
-    pub fn note_handed(&self, batch: BatchNo) {
+    pub fn note_handed(&self, batch: BatchNo, append: &[Entry]) {
+        let bytes: usize = append.iter().map(Entry::weight_bytes).sum();
+        self.log_grown_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         if self.synced.load(Ordering::Relaxed) == self.handed.load(Ordering::Relaxed) {
             self.log_moved_ms.store(self.now_ms(), Ordering::Relaxed);
         }
@@ -236,9 +261,9 @@ mod tests {
         let long_ago = Instant::now().checked_sub(Duration::from_hours(1)).unwrap();
         let metrics = Metrics { begun: long_ago, ..Metrics::default() };
         assert_eq!(metrics.log_stalled(), Duration::ZERO);
-        metrics.note_handed(BatchNo(1));
+        metrics.note_handed(BatchNo(1), &[]);
         assert!(metrics.log_stalled() < Duration::from_mins(1), "batch 1 was handed on just now");
-        metrics.note_handed(BatchNo(2));
+        metrics.note_handed(BatchNo(2), &[]);
         metrics.note_sync(BatchNo(1), SyncCost::default());
         assert!(metrics.log_stalled() < Duration::from_mins(1), "batch 1 was finished just now");
         metrics.note_sync(BatchNo(2), SyncCost::default());

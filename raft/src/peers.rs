@@ -322,7 +322,7 @@ impl Task {
             Message::TimeoutNow => {
                 async move { client.timeout_now(context, term).await.map(|()| None) }.boxed()
             }
-            // The log is never compacted in this version, so no peer is ever behind it; answers travel as results.
+            // Snapshots have senders and a connection of their own; answers travel as results.
             Message::InstallSnapshot(_)
             | Message::PreVoteResponse(_)
             | Message::VoteResponse(_)

@@ -5,15 +5,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
 use crate::config::{Bootstrap, Config};
-use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
+use crate::consensus::{
+    self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored, SnapshotMeta,
+};
+use crate::continuity::{self, Discontinuity, Joined};
 use crate::http;
 use crate::identity::{DataDir, IdentityError};
+use crate::keeper::{Keeper, MAX_ORDERS, TURN_LASTS};
 use crate::leaving::{ASK_EVERY, Leaver, Leaving};
 use crate::machine_link::{self, Feeder};
 use crate::metrics::Metrics;
@@ -26,7 +31,11 @@ use crate::roster::{Autopilot, Policy};
 use crate::roster_link::{self, Sight};
 use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
+use crate::session::Image;
+use crate::shelf::Shelf;
+use crate::snapshot::{Description, SnapshotDamage, SnapshotError, Store};
 use crate::tasks::{CommitsTask, EntriesTask, LogFailure, QUEUE_EVENTS, Synced, log_events};
+use crate::transfer::{Receiver, Senders, SendersContext};
 use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
@@ -57,11 +66,28 @@ pub enum RunError {
     /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// Log and snapshots do not belong together.
+    #[error(transparent)]
+    Discontinuous(#[from] Discontinuity),
     /// The log failed while running; it was not retried.
     #[error(
         "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
     )]
-    LogFailed(#[from] LogFailure),
+    LogFailed(LogFailure),
+    /// The snapshots cannot be opened.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
+    /// A snapshot was found to be damaged while running.
+    #[error("{0}; it is set aside, and this process starts again from the snapshot before")]
+    SnapshotDamaged(SnapshotDamage),
+    /// What is in a snapshot, whole as it is, cannot be gone on from.
+    #[error("the session table in the snapshot up to {snapshot} cannot be used: {what}")]
+    SessionTable {
+        /// Its last entry.
+        snapshot: LogId,
+        /// What is wrong.
+        what: String,
+    },
     /// A port.
     #[error(
         "{0}; is another raft running there? choose another --port-base, --raft-port or --http-port"
@@ -83,6 +109,17 @@ pub enum RunError {
     Panic(String),
 }
 
+impl From<LogFailure> for RunError {
+    fn from(failure: LogFailure) -> Self {
+        match failure {
+            LogFailure::Snapshot(damage) => Self::SnapshotDamaged(damage),
+            LogFailure::Write(_) | LogFailure::Read(_) | LogFailure::TooSlow => {
+                Self::LogFailed(failure)
+            }
+        }
+    }
+}
+
 impl RunError {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
@@ -100,17 +137,27 @@ impl RunError {
                 | OpenError::UnknownVersion { .. }
                 | OpenError::Unreadable(ReadError::Damaged(_)),
             )
+            | Self::Discontinuous(_)
+            | Self::SessionTable { .. }
+            | Self::Snapshots(SnapshotError::Damaged(_) | SnapshotError::UnknownVersion { .. })
             | Self::LogFailed(LogFailure::Read(ReadError::Damaged(_))) => 11,
             Self::Identity(IdentityError::ForeignCluster { .. })
-            | Self::Log(OpenError::Foreign { .. }) => 12,
+            | Self::Log(OpenError::Foreign { .. })
+            | Self::Snapshots(SnapshotError::Foreign { .. }) => 12,
             Self::LogFailed(_) => 13,
-            Self::Log(OpenError::Disk(error)) if is_unusable(error) => 4,
+            Self::Log(OpenError::Disk(error)) | Self::Snapshots(SnapshotError::Disk(error))
+                if is_unusable(error) =>
+            {
+                4
+            }
             Self::Log(
                 OpenError::Option { .. }
                 | OpenError::NoSpace(_)
                 | OpenError::Unreadable(_)
                 | OpenError::Disk(_),
             )
+            | Self::Snapshots(_)
+            | Self::SnapshotDamaged(_)
             | Self::ReadyFile { .. }
             | Self::System(_)
             | Self::Panic(_) => 1,
@@ -178,6 +225,9 @@ struct Opened {
     founding: bool,
     wal: Wal,
     restored: Restored,
+    store: Store,
+    /// The session table of the newest snapshot.
+    image: Option<Image>,
     listener: Listener,
     http_listener: Listener,
     ports: Ports,
@@ -186,7 +236,18 @@ struct Opened {
 impl Opened {
     async fn open(config: Config) -> Result<Self, RunError> {
         let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
-        let (wal, restored) = open_log(&config, &data_dir)?;
+        let (mut wal, log) = open_log(&config, &data_dir)?;
+        let store = open_snapshots(&config, &data_dir)?;
+        let (snapshot, image) = newest_usable(&store)?.unzip();
+        let Joined { mut restored, replace_log } = continuity::join(log, snapshot.clone())?;
+        if let Some(base) = &replace_log {
+            wal.compact(base).map_err(LogFailure::from)?;
+        } else if let (Some(meta), true) = (&snapshot, lacks_entries(image.as_ref(), &restored)) {
+            wal.compact(meta).map_err(LogFailure::from)?;
+            drop(wal);
+            let (shorter, log) = open_log(&config, &data_dir)?;
+            (wal, restored) = (shorter, continuity::join(log, snapshot)?.restored);
+        }
         let is_blank =
             restored.last == LogId::default() && restored.hard_state == HardState::default();
         data_dir.begin_boot(is_blank)?;
@@ -199,9 +260,21 @@ impl Opened {
         let node = Arc::new(Node::new(data_dir, name, advertised(raft), advertised(http)));
         tracing::info!(
             node = %node.id, boot = node.boot, name = node.name, last = %restored.last,
+            snapshot = restored.snapshot.as_ref().map_or(0, |meta| meta.last.index.0),
             term = restored.hard_state.term.0, fsync = config.fsync, "starting"
         );
-        Ok(Self { config, node, founding, wal, restored, listener, http_listener, ports })
+        Ok(Self {
+            config,
+            node,
+            founding,
+            wal,
+            restored,
+            store,
+            image,
+            listener,
+            http_listener,
+            ports,
+        })
     }
 
     /// Wires stages and links together as drawn in the crate's documentation. Returns their tasks, which of them
@@ -211,8 +284,11 @@ impl Opened {
         failed: mpsc::Sender<LogFailure>,
         wish: watch::Receiver<Wish>,
     ) -> io::Result<(JoinSet<()>, task::Id, http::Connections)> {
-        let Self { config, node, founding, wal, restored, listener, http_listener, .. } = self;
+        let Self { config, node, founding, wal, restored, store, image, .. } = self;
+        let (listener, http_listener) = (self.listener, self.http_listener);
         let metrics = Arc::<Metrics>::default();
+        let known = restored.snapshot.as_ref().map_or(Index(0), |meta| meta.last.index);
+        metrics.log_grown_bytes.store(wal.bytes_after(known), Ordering::Relaxed);
         let (inbox, inbox_events) = mpsc::channel(QUEUE_EVENTS);
         let (commits, commits_events) = mpsc::channel(QUEUE_EVENTS);
         let (calls, calls_queue) = mpsc::channel(QUEUE_CALLS);
@@ -220,15 +296,19 @@ impl Opened {
         let (sight, sight_seen) = watch::channel(Sight::default());
         let (leader, leader_seen) = watch::channel(None);
         let (stop, stopping) = watch::channel(false);
+        let (snapshot_orders, orders) = mpsc::channel(MAX_ORDERS);
+        let (machine_wish, machine_wishes) = watch::channel(false);
+        let shelf = Shelf::new(store.clone(), failed.clone());
         let leaving = Arc::<Leaving>::default();
         let connections = http::Connections::new(stopping.clone());
         let log =
             Writer::spawn(wal, log_events(inbox.clone(), synced, failed, Arc::clone(&metrics)))?;
 
-        let first = first_index(&restored);
+        let first = image.as_ref().map_or(first_index(&restored), |image| image.folded().next());
         let empty = restored.last.index == Index(0);
-        let stage = entries_stage(&config, &node, restored, first);
-        let second_stage = DigestCommits::new(first);
+        let log_time_ms = image.as_ref().map_or(0, Image::time_ms);
+        let stage = entries_stage(&config, &node, restored, first).after_time(log_time_ms);
+        let second_stage = DigestCommits::new(first, image);
         let (status, commits_status) = watch::channel(second_stage.status());
         let peers = Peers::new(Arc::clone(&node), inbox.clone(), Arc::clone(&metrics));
         let shared = Shared {
@@ -239,10 +319,40 @@ impl Opened {
             sight: sight_seen.clone(),
             leader: leader_seen,
             leaving: Arc::clone(&leaving),
+            snapshot_orders,
+            receiver: Arc::new(Receiver::new(
+                shelf.clone(),
+                Arc::clone(&node),
+                inbox.clone(),
+                Arc::clone(&metrics),
+            )),
             election_timeout: config.tick * config.election_ticks_max,
             tick: config.tick,
             request_timeout: config.request_timeout,
             fsync: config.fsync,
+            metrics: Arc::clone(&metrics),
+        };
+        let senders = Senders::new(SendersContext {
+            node: Arc::clone(&node),
+            shelf: shelf.clone(),
+            inbox: inbox.clone(),
+            routes: shared.routes.clone(),
+            bytes_per_s: config.snapshot_bytes_per_s,
+            metrics: Arc::clone(&metrics),
+        });
+        let keeper = Keeper {
+            store,
+            node: Arc::clone(&node),
+            inbox: inbox.clone(),
+            commits: commits.clone(),
+            status: shared.commits.clone(),
+            machine: config.state_machine.clone(),
+            routes: shared.routes.clone(),
+            leader: shared.leader.clone(),
+            wish: machine_wishes,
+            orders,
+            schedule: config.snapshot_schedule,
+            bytes_per_s: config.snapshot_bytes_per_s,
             metrics: Arc::clone(&metrics),
         };
         let entries_task = EntriesTask {
@@ -251,6 +361,8 @@ impl Opened {
             synced: synced_seen.clone(),
             log,
             peers,
+            senders,
+            keep_trailing_bytes: config.keep_trailing_bytes,
             commits: commits.clone(),
             leader,
             tick: config.tick,
@@ -279,9 +391,12 @@ impl Opened {
             .run(),
         );
         owners.spawn(commits_task.run());
+        owners.spawn(keeper.run());
         owners.spawn(feed_machine(
             config.state_machine.clone(),
             Arc::clone(&node),
+            shelf,
+            machine_wish,
             commits,
             calls_queue,
         ));
@@ -356,7 +471,7 @@ fn is_unusable(error: &DiskError) -> bool {
 
 /// First entry that the log holds.
 fn first_index(restored: &Restored) -> Index {
-    restored.snapshot.as_ref().map_or(Index(1), |snapshot| snapshot.last.index.next())
+    restored.base.as_ref().map_or(Index(1), |base| base.last.index.next())
 }
 
 fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index) -> DigestEntries {
@@ -390,18 +505,62 @@ fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index)
         settle_ticks: ticks(LEAVE_SETTLE),
         silent_ticks: config.election_ticks_min,
     };
-    DigestEntries::new(raft, &tail, first, Autopilot::new(policy))
+    DigestEntries::new(raft, &tail, first, Autopilot::new(policy)).with_turns(ticks(TURN_LASTS))
 }
 
 /// The state machine is told whose it is, so its link waits until this node knows its cluster.
 async fn feed_machine(
     machine: Endpoint,
     node: Arc<Node>,
+    shelf: Shelf,
+    wish: watch::Sender<bool>,
     commits: mpsc::Sender<CommitsEvent>,
     calls: mpsc::Receiver<MachineCall>,
 ) {
     let feeder = Feeder { cluster: node.known_cluster().await, node: node.id, boot: node.boot };
-    machine_link::run(machine, feeder, commits, calls).await;
+    machine_link::run(machine, feeder, Arc::new(shelf), wish, commits, calls).await;
+}
+
+/// Opens the snapshots that this node holds.
+fn open_snapshots(config: &Config, data_dir: &DataDir) -> Result<Store, SnapshotError> {
+    let cluster = data_dir.identity().cluster;
+    let disk = Arc::new(RealDisk);
+    let (store, _damages) =
+        Store::open(disk, &data_dir.snapshots(), cluster, config.keep_snapshots)?;
+    Ok(store)
+}
+
+/// Whether the log begins before the first entry of which the session table knows whether it is to be applied: the table is another
+/// node's, whose log began later. A machine that is behind the snapshot must be restored from it then, not fed.
+fn lacks_entries(image: Option<&Image>, restored: &Restored) -> bool {
+    let base = restored.base.as_ref().map_or(Index(0), |base| base.last.index);
+    image.is_some_and(|image| base < image.passed_over_after())
+}
+
+/// The newest snapshot whose session table is whole, and that table. Damaged ones are set aside.
+fn newest_usable(store: &Store) -> Result<Option<(SnapshotMeta, Image)>, RunError> {
+    while let Some(newest) = store.newest() {
+        match load_image(store, &newest) {
+            Ok(image) => return Ok(Some((newest.meta, image))),
+            Err(RunError::Snapshots(SnapshotError::Damaged(damage))) => {
+                store.set_aside(&newest, &damage)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The session table of a snapshot, from which this node goes on.
+fn load_image(store: &Store, of: &Description) -> Result<Image, RunError> {
+    let image = Image::decode(&store.image(of)?).map_err(|error| error.to_string());
+    let wrong = |what: String| RunError::SessionTable { snapshot: of.meta.last, what };
+    let image = image.map_err(wrong)?;
+    if image.covers(&of.meta) {
+        Ok(image)
+    } else {
+        Err(wrong("it is older than the state".to_owned()))
+    }
 }
 
 /// Founds a cluster with this node as its only voter, unless gossip shows that there is one already. Also completes a
@@ -536,6 +695,12 @@ mod tests {
             let error = RunError::from(failure);
             assert_eq!(error.exit_code(), code, "{error}");
         }
+    }
+
+    #[test]
+    fn a_log_that_begins_beyond_the_snapshots_needs_an_operator() {
+        let gap = Discontinuity::Gap { base: Index(9), snapshot: Some(Index(7)) };
+        assert_eq!(RunError::from(gap).exit_code(), 11);
     }
 
     fn config(data_dir: &Path) -> Config {

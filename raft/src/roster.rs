@@ -220,7 +220,8 @@ mod tests {
 
     fn status(membership: Membership, caught_up: &[u64]) -> Status {
         let peer = |id: &u64| {
-            (NodeId(*id), PeerStatus { match_index: Index(1), silent_ticks: 0, caught_up: true })
+            let (match_index, silent_ticks, caught_up) = (Index(1), 0, true);
+            (NodeId(*id), PeerStatus { match_index, silent_ticks, caught_up, snapshot: None })
         };
         Status {
             id: NodeId(1),
@@ -228,7 +229,9 @@ mod tests {
             term: Term(1),
             leader: Some(NodeId(1)),
             commit_index: Index(1),
+            first_index: Index(1),
             last: LogId::default(),
+            snapshot_index: Index(0),
             membership,
             membership_index: Index(1),
             membership_committed: true,
@@ -342,7 +345,8 @@ mod tests {
     fn heard(membership: &Membership, silent: &[u64]) -> Vec<(NodeId, PeerStatus)> {
         let peer = |id: &NodeId| {
             let silent_ticks = if silent.contains(&id.0) { 1_000 } else { 0 };
-            (*id, PeerStatus { match_index: Index(id.0), silent_ticks, caught_up: true })
+            let (match_index, caught_up) = (Index(id.0), true);
+            (*id, PeerStatus { match_index, silent_ticks, caught_up, snapshot: None })
         };
         membership.members().iter().filter(|id| id.0 != 1).map(peer).collect()
     }

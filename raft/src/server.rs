@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::consensus::NodeId;
 use crate::inbound::{GRACE, Inbound};
+use crate::keeper;
 use crate::leaving::Leaving;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -21,6 +22,7 @@ use crate::room::Room;
 use crate::roster_link::Sight;
 use crate::rpc::wire::{self, Hello, HelloError, Io, Listener, Refusal, Service};
 use crate::rpc::{client, peer};
+use crate::transfer::Receiver;
 pub(crate) use client_service::ClientServer;
 use peer_service::PeerServer;
 
@@ -44,6 +46,10 @@ pub struct Shared {
     pub leader: watch::Receiver<Option<NodeId>>,
     /// Whether this node is to leave.
     pub leaving: Arc<Leaving>,
+    /// Takes orders for snapshots.
+    pub snapshot_orders: mpsc::Sender<keeper::Order>,
+    /// Takes snapshots of leaders in.
+    pub receiver: Arc<Receiver>,
     /// How long a request that found no leader waits for one: as long as an election may take.
     pub election_timeout: Duration,
     /// Unit of the stages' time.
@@ -199,6 +205,8 @@ mod tests {
         let (inbox, events) = mpsc::channel(8);
         let status = CommitsStatus { applied: Index(0), machine: Arc::from("none") };
         let shared = Shared {
+            snapshot_orders: mpsc::channel(1).0,
+            receiver: Receiver::idle(dir.path(), &node),
             node,
             inbox,
             routes: watch::channel(Routes::default()).1,
@@ -282,7 +290,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (connection, mut events) = connection(&dir);
         let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
-        let forever = Forward::OpenSession { remaining_ms: u32::MAX };
+        let forever = Forward::OpenSession { remaining_ms: u32::MAX, ttl_ms: 0 };
         let mut answer = Box::pin(peer.forward(tarpc::context::current(), vec![forever]));
         assert!(futures_util::future::poll_immediate(&mut answer).await.is_none());
         let EntriesEvent::Submit(submission) = events.try_recv().unwrap() else {
@@ -296,7 +304,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (connection, mut events) = connection(&dir);
         let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
-        let slow = Forward::OpenSession { remaining_ms: u32::MAX };
+        let slow = Forward::OpenSession { remaining_ms: u32::MAX, ttl_ms: 0 };
         let command = bytes::Bytes::from(vec![7; client::MAX_COMMAND_BYTES + 1]);
         let (session, sequence, acked_below, remaining_ms) = (0, 0, 0, 1_000);
         let quick = Forward::Submit { session, sequence, acked_below, command, remaining_ms };
@@ -319,7 +327,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (connection, mut events) = connection(&dir);
         let peer = PeerServer::new(connection.shared.clone(), NodeId(PEER));
-        let slow = Forward::OpenSession { remaining_ms: u32::MAX };
+        let slow = Forward::OpenSession { remaining_ms: u32::MAX, ttl_ms: 0 };
         let command = bytes::Bytes::from(vec![7; client::MAX_COMMAND_BYTES + 1]);
         let (session, sequence, acked_below, remaining_ms) = (0, 0, 0, 1_000);
         let quick = Forward::Submit { session, sequence, acked_below, command, remaining_ms };

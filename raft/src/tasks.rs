@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::consensus::{BatchNo, Event, HardState, LogId, NodeId, RoleName};
+use crate::consensus::{BatchNo, Envelope, Event, HardState, LogId, Message, NodeId, RoleName};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::pipeline::ToCommits;
 use crate::pipeline::digest_commits::{CommitsEvent, CommitsStatus, DigestCommits, MachineCall};
 use crate::pipeline::digest_entries::{DigestEntries, EntriesActions, EntriesEvent, FetchFor};
 use crate::roster::Candidate;
+use crate::snapshot::SnapshotDamage;
+use crate::transfer::Senders;
 use crate::wal::{ReadError, WalEvent, WriteError, Writer};
 
 /// Events that wait for a stage; beyond it callers are told `Busy`, and everybody else waits.
@@ -33,6 +36,9 @@ pub enum LogFailure {
     /// Entries that must be there cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A snapshot is not what was written; it is set aside.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotDamage),
     /// The last sync of a stopping process took too long.
     #[error("not synced in time after a signal")]
     TooSlow,
@@ -70,12 +76,25 @@ pub fn log_events(
             drop(inbox.blocking_send(EntriesEvent::Fetched { purpose: purpose(token), entries }));
         }
         WalEvent::Fetched { token, entries: Err(error) } => match (purpose(token), error) {
-            // Truncated since the core asked, or not readable just now: it asks again if it still needs them.
-            (FetchFor::Core, error @ (ReadError::Beyond { .. } | ReadError::Disk(_))) => {
+            // Dropped or truncated since the core asked, or not readable just now: it asks again if it still needs them.
+            (
+                FetchFor::Core,
+                error @ (ReadError::Compacted { .. }
+                | ReadError::Beyond { .. }
+                | ReadError::Disk(_)),
+            ) => {
                 tracing::warn!(%error, "cannot read entries for a peer that is behind");
+            }
+            // Replaced by a snapshot since they were asked for.
+            (FetchFor::Feed(generation), ReadError::Compacted { .. }) => {
+                drop(inbox.blocking_send(EntriesEvent::FeedGone { generation }));
             }
             (FetchFor::Core | FetchFor::Feed(_), error) => drop(failed.blocking_send(error.into())),
         },
+        WalEvent::Trailing { index, .. } => {
+            drop(inbox.blocking_send(EntriesEvent::Trailing(index)));
+        }
+        WalEvent::Weighed { bytes } => metrics.log_grown_bytes.store(bytes, Ordering::Relaxed),
         WalEvent::Failed(error) => drop(failed.blocking_send(error.into())),
     })
 }
@@ -104,6 +123,10 @@ pub struct EntriesTask {
     pub log: Writer,
     /// The peers.
     pub peers: Peers,
+    /// Snapshots on their way to them.
+    pub senders: Senders,
+    /// Bytes of entries that stay in the log before a snapshot's last entry.
+    pub keep_trailing_bytes: u64,
     /// The second stage.
     pub commits: mpsc::Sender<CommitsEvent>,
     /// Who leads, for those who pass requests on.
@@ -182,16 +205,27 @@ impl EntriesTask {
     }
 
     fn carry_out(&mut self, actions: EntriesActions, overflow: &mut VecDeque<ToCommits>) {
-        for persist in actions.persist {
-            self.metrics.note_handed(persist.batch);
+        let mut bases = actions.compact.into_iter().peekable();
+        for (place, persist) in actions.persist.into_iter().enumerate() {
+            while let Some((_, base)) = bases.next_if(|(after, _)| *after <= place) {
+                self.log.compact(base);
+            }
+            self.metrics.note_handed(persist.batch, &persist.append);
             self.log.submit(persist);
+        }
+        bases.for_each(|(_, base)| self.log.compact(base));
+        if let Some(index) = actions.trailing {
+            self.log.trailing(0, index, self.keep_trailing_bytes);
+        }
+        if let Some(index) = actions.weigh_after {
+            self.log.weigh(index);
         }
         // Links first: a message may go to a node that this very step has added.
         for event in actions.events {
             self.tell(event);
         }
         for message in actions.send {
-            self.peers.send(message);
+            self.send(message);
         }
         for (purpose, range, max_bytes) in actions.fetch {
             self.log.fetch(token(purpose), range.from, range.to, max_bytes);
@@ -203,11 +237,30 @@ impl EntriesTask {
         }
     }
 
+    fn send(&mut self, message: Envelope) {
+        match message.body {
+            Message::InstallSnapshot(meta) => {
+                self.senders.begin(message.to, message.term, message.token, meta);
+            }
+            Message::PreVote(_)
+            | Message::PreVoteResponse(_)
+            | Message::Vote(_)
+            | Message::VoteResponse(_)
+            | Message::Append(_)
+            | Message::AppendResponse(_)
+            | Message::SnapshotResponse(_)
+            | Message::TimeoutNow => self.peers.send(message),
+        }
+    }
+
     fn tell(&mut self, event: Event) {
         match event {
             Event::RoleChanged { role, term, reason } => {
                 if role == RoleName::Candidate {
                     self.metrics.elections.add();
+                }
+                if role != RoleName::Leader {
+                    self.senders.stop();
                 }
                 tracing::info!(?role, term = term.0, reason, "role changed");
             }
@@ -327,10 +380,17 @@ mod tests {
     fn a_read_for_a_peer_that_finds_nothing_does_not_end_the_log() {
         let beyond = || ReadError::Beyond { last: Index(3) };
         assert!(failure_of(FetchFor::Core, beyond()).is_none());
+        let compacted = ReadError::Compacted { first: Index(9) };
+        assert!(failure_of(FetchFor::Core, compacted).is_none(), "the peer gets a snapshot");
         let source = io::Error::from(io::ErrorKind::Other);
         let unreadable = DiskError { action: "read", path: "segment".into(), source };
         assert!(failure_of(FetchFor::Core, unreadable.into()).is_none());
         assert!(failure_of(FetchFor::Core, ReadError::Stopped).is_some());
         assert!(failure_of(FetchFor::Feed(0), beyond()).is_some(), "committed entries stay");
+        let compacted = ReadError::Compacted { first: Index(9) };
+        assert!(
+            failure_of(FetchFor::Feed(0), compacted).is_none(),
+            "the stage knows whether it needs them"
+        );
     }
 }

@@ -31,7 +31,7 @@ enum Act {
     Friends,
     Sync(usize),
     Crash(usize),
-    TakeSnapshot,
+    TakeSnapshot(u64),
     SnapshotArrives,
 }
 
@@ -183,7 +183,7 @@ fn act() -> impl Strategy<Value = Act> {
         10 => Just(Act::Friends),
         6 => (1..4_usize).prop_map(Act::Sync),
         1 => (0..3_usize).prop_map(Act::Crash),
-        1 => Just(Act::TakeSnapshot),
+        1 => (0..8_u64).prop_map(Act::TakeSnapshot),
         1 => Just(Act::SnapshotArrives),
     ]
 }
@@ -216,9 +216,9 @@ impl Victim {
                 self.node.crash(surviving);
                 self.node.start();
             }
-            Act::TakeSnapshot => {
+            Act::TakeSnapshot(compact_to) => {
                 if let Some(meta) = self.node.take_snapshot() {
-                    self.step(Input::SnapshotTaken(meta));
+                    self.step(Input::SnapshotTaken { meta, compact_to: Index(compact_to) });
                 }
             }
             Act::SnapshotArrives => {
@@ -236,8 +236,8 @@ impl Victim {
         let committed = self.node.raft().commit_index();
         let before = self.node.raft().term_at(committed);
         let output: Output = self.node.step(input);
-        if let Some(meta) = &output.install {
-            self.node.disk.store_snapshot(meta.clone());
+        if let Some(meta) = self.node.raft().snapshot().cloned() {
+            self.node.disk.store_snapshot(meta);
         }
         let raft = self.node.raft();
         assert!(raft.commit_index() >= committed, "the commit index fell");

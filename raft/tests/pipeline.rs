@@ -3,4 +3,5 @@
 mod pipeline {
     mod commits;
     mod entries;
+    mod snapshots;
 }

@@ -22,11 +22,14 @@
 
 pub mod attachment;
 pub mod config;
+mod crash_point;
 pub mod daemon;
 pub mod entries;
 pub mod host;
 pub mod kv;
 pub mod machine;
+#[cfg(test)]
+mod probe;
 pub mod register;
 pub mod rpc;
 pub mod server;

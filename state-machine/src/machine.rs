@@ -43,7 +43,8 @@ pub trait Machine: Send + 'static {
     fn durable_index(&self) -> u64;
 
     /// Applies entries in order; the first is entry `applied().index + 1`. Returns one result for each, and
-    /// [`CommandResult::Skipped`] for those without a command. What was applied survives the death of the process.
+    /// [`CommandResult::Skipped`] for those without a command. What was applied since the last sync may be lost when the process
+    /// dies: raft has it all and feeds it again, from `applied` on as it is found.
     ///
     /// # Errors
     /// The machine is broken. Nothing of this call may show after a restart, or all of it up to some entry and the applied log id
@@ -62,17 +63,24 @@ pub trait Machine: Send + 'static {
     /// The machine is broken. A failed sync is never tried again.
     fn sync(&mut self) -> Result<(), MachineError>;
 
-    /// The present state as a stream of bytes. It stays as it is while entries are applied.
+    /// The present state as a stream of bytes. It stays as it is while entries are applied, and it is read on another thread
+    /// meanwhile. Dropping it lets go of whatever it keeps.
     ///
     /// # Errors
     /// The machine is broken.
     fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError>;
 
+    /// Whether it would like a snapshot to be taken soon, because replaying its log has become dearer than loading its state, say.
+    /// Raft hears it with the answer to each batch, takes it for a hint, and makes its own choice of the moment.
+    fn wants_snapshot(&self) -> bool {
+        false
+    }
+
     /// Prepares an empty new place beside the present state, and throws away one that was prepared before.
     ///
     /// # Errors
-    /// The machine is broken.
-    fn begin_restore(&mut self) -> Result<(), MachineError>;
+    /// [`RestoreFailure`]; the present state is as before.
+    fn begin_restore(&mut self) -> Result<(), RestoreFailure>;
 
     /// Adds the next bytes of a snapshot, cut anywhere, to the new place.
     ///
@@ -83,7 +91,7 @@ pub trait Machine: Send + 'static {
     /// Puts the new place into the stead of the present state, durably and at once, with `applied` as its applied log id.
     ///
     /// # Errors
-    /// [`RestoreFailure`]; after a bad snapshot the present state is as before.
+    /// [`RestoreFailure`]; unless the machine is broken the present state is as before.
     fn finish_restore(&mut self, applied: LogId) -> Result<(), RestoreFailure>;
 
     /// Throws the new place away, if there is one.
@@ -142,6 +150,9 @@ pub enum RestoreFailure {
     /// The bytes are not a snapshot of this machine.
     #[error("{0}")]
     BadSnapshot(String),
+    /// The new place cannot be written, for want of room most often. The present state is whole and in use.
+    #[error("{0}")]
+    NoPlace(MachineError),
     /// The machine is broken.
     #[error(transparent)]
     Machine(#[from] MachineError),

@@ -73,7 +73,7 @@ impl Machine for Register {
         Ok(Box::new(Cursor::new(self.value.clone())))
     }
 
-    fn begin_restore(&mut self) -> Result<(), MachineError> {
+    fn begin_restore(&mut self) -> Result<(), RestoreFailure> {
         self.restoring = Some(Vec::new());
         Ok(())
     }

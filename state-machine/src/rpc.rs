@@ -44,10 +44,12 @@ pub trait StateMachineService {
     /// Answers a read from the state as it is after every batch that arrived before.
     async fn query(request: Query) -> Result<CommandResult, QueryError>;
 
-    /// Pins the state as it is; applying goes on meanwhile. A pinned snapshot before it is let go.
+    /// Pins the state as it is; applying goes on meanwhile. A pinned snapshot before it is let go; so is this one when the connection
+    /// that began it ends, a newer boot attaches, a restore takes its place, or nobody reads it for five minutes. Use
+    /// a connection of its own for it: a second one that attaches with the same boot disturbs nothing on the first.
     async fn begin_snapshot(request: BeginSnapshot) -> Result<SnapshotInfo, SnapshotError>;
 
-    /// Reads the pinned snapshot from its start to its end; the last piece may be asked for again.
+    /// Reads the pinned snapshot from its start to its end, beside whatever is applied; the last piece may be asked for again.
     async fn read_snapshot(request: ReadSnapshot) -> Result<SnapshotChunk, SnapshotError>;
 
     /// Prepares an empty new place. A restore that was begun before is thrown away.
@@ -96,6 +98,8 @@ pub struct Info {
     pub durable_index: u64,
     /// A digest of the state at `applied_index`, for machines that have one: equal on all nodes at the same index.
     pub digest: Option<[u8; 32]>,
+    /// The machine would like a snapshot to be taken. A hint: when it happens is the caller's choice.
+    pub wants_snapshot: bool,
 }
 
 /// A batch of committed entries.
@@ -118,6 +122,8 @@ pub struct Applied {
     pub results: Vec<CommandResult>,
     /// The newest entry that survives a power failure of the machine.
     pub durable_index: u64,
+    /// As in [`Info`].
+    pub wants_snapshot: bool,
 }
 
 /// What came of a command or a query. It is data and the same on every node; a machine that is broken answers with no result.
@@ -470,6 +476,13 @@ pub enum RestoreError {
         snapshot_index: u64,
         /// The machine's newest entry.
         applied_index: u64,
+    },
+    /// The snapshot cannot be stored beside the old state, for want of room most often. The restore is thrown away; the same one
+    /// may be begun again when there is room.
+    #[error("the snapshot cannot be stored: {reason}")]
+    NoPlace {
+        /// What the storage said.
+        reason: String,
     },
 }
 

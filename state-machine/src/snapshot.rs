@@ -39,6 +39,17 @@ fn encode_head(name: &str, applied: LogId) -> Vec<u8> {
     head
 }
 
+/// Which machine a stream that begins with these bytes says it is of, and up to which entry. None if it does not begin like
+/// a snapshot of this version; nothing is checked beyond that.
+pub fn label(stream: &[u8]) -> Option<(String, LogId)> {
+    let head = stream.first_chunk::<HEAD_BYTES>()?;
+    let version = u16::from_le_bytes([head[8], head[9]]);
+    let name = stream.get(HEAD_BYTES..HEAD_BYTES + usize::from(head[26]))?;
+    let applied = LogId { term: u64_at(head, 10), index: u64_at(head, 18) };
+    (head[..8] == MAGIC[..] && version == SNAPSHOT_VERSION)
+        .then(|| (String::from_utf8_lossy(name).into_owned(), applied))
+}
+
 fn encode_tail(bytes: u64, checksum: u32) -> [u8; TAIL_BYTES] {
     let mut tail = [0; TAIL_BYTES];
     tail[..8].copy_from_slice(&bytes.to_le_bytes());
@@ -276,6 +287,15 @@ mod tests {
         }
         let longer = [whole, vec![0]].concat();
         assert_eq!(parse(&longer, 7), Err(ParseError::Damaged { bytes: 39 }));
+    }
+
+    #[test]
+    fn the_label_is_read_off_the_beginning() {
+        let whole = stream(b"body", 1_000);
+        assert_eq!(label(&whole), Some(("kv".to_owned(), APPLIED)));
+        assert_eq!(label(&whole[..HEAD_BYTES + 2]), Some(("kv".to_owned(), APPLIED)));
+        assert_eq!(label(&whole[..=HEAD_BYTES]), None);
+        assert_eq!(label(&[&b"X"[..], &whole[1..]].concat()), None);
     }
 
     #[test]

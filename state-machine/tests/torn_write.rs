@@ -19,7 +19,7 @@ const JOURNAL: &str = "store-1/0.jnl";
 /// Zeros after the cut: the store makes its journal longer than what is written in it, and the system may have kept that or not.
 const ZEROS: &[u64] = &[0, 4096];
 
-/// One batch: a count and a serial.
+/// One batch, which goes to the journal: a count and a serial.
 fn apply_batch(machine: &mut Kv<DiskEngine>) {
     let next = machine.applied().index + 1;
     let entry = |command: String| {
@@ -29,6 +29,7 @@ fn apply_batch(machine: &mut Kv<DiskEngine>) {
     };
     let entries = [entry("INCR n".to_owned()), entry(format!("PUT serial {next}"))];
     machine.apply(&entries).unwrap();
+    machine.sync().unwrap();
 }
 
 fn get(machine: &Kv<DiskEngine>, key: &str) -> CommandResult {

@@ -200,7 +200,7 @@ impl ClusterClient {
     }
 
     async fn open_session(&mut self, client: &ClientServiceClient) -> Result<(), Trouble> {
-        let request = OpenSession { forward: self.cluster.forward() };
+        let request = OpenSession { forward: self.cluster.forward(), ttl_ms: 0 };
         let opened = client.open_session(self.cluster.context(), request).await??;
         (self.session, self.sequence) = (opened.session, 0);
         Ok(())

@@ -42,9 +42,17 @@ async fn cluster_and_victim() -> (Cluster, usize, Caller) {
 async fn a_damaged_log_is_refused_by_place_and_its_node_returns_as_a_new_one() {
     let (mut cluster, victim, mut caller) = cluster_and_victim().await;
     let old_id = cluster.answer(victim).await.id;
-    cluster.node(victim).kill(Program::Raft);
     let data_dir = cluster.node(victim).data_dir();
+    let verify = || Program::Raft.tool(&["log", "verify", data_dir.to_str().unwrap()]);
+    let (code, said) = verify();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("has this log in use"), "{said}");
+    cluster.node(victim).kill(Program::Raft);
     let (path, place) = damage_log(&data_dir.join("raft/wal"));
+    let (code, said) = verify();
+    assert_eq!(code, Some(11), "{said}");
+    assert!(!said.contains("has this log in use"), "{said}");
+    assert!(said.contains(&format!("{} at byte {place}", path.display())), "{said}");
     for _ in 0..2 {
         let (code, said) = cluster.node(victim).refusal(Program::Raft).await;
         assert_eq!(code, Some(11), "{said}");

@@ -1,7 +1,9 @@
 //! The HTTP port of real nodes.
 
+use std::time::{Duration, Instant};
+
 use crate::harness::cluster::{Cluster, QUICK};
-use crate::harness::http::HttpCaller;
+use crate::harness::http::{HttpCaller, Reply};
 use crate::harness::load::Load;
 use crate::harness::program::Program;
 use crate::harness::wait::eventually;
@@ -99,4 +101,36 @@ async fn clients_by_http_count_exactly_while_leaders_are_killed() {
         cluster.all_catch_up().await;
     }
     load.stop().await.check(&cluster).await;
+}
+
+#[tokio::test]
+async fn session_that_nobody_uses_expires_and_is_told_so_by_every_node() {
+    const TTL: Duration = Duration::from_millis(400);
+    let cluster = Cluster::form(3, QUICK).await;
+    let follower = cluster.follower().await;
+    let mut caller = HttpCaller::new(vec![cluster.http(follower)], 0);
+    let lasting = caller.until_done("POST /v1/sessions", &[], "").await;
+    let brief = caller.until_done("POST /v1/sessions?ttl_ms=400", &[], "").await;
+    assert_eq!(brief.json()["ttl_ms"], 400, "{brief:?}");
+    let name = |session: &Reply| session.header("outrigger-session").to_owned();
+    let (lasting, brief) = (name(&lasting), name(&brief));
+    let used = Instant::now();
+    eventually("log time passes", async || (used.elapsed() > 2 * TTL).then_some(())).await;
+    for node in cluster.numbers() {
+        let mut caller = HttpCaller::new(vec![cluster.http(node)], 0);
+        let sequence = (node + 1).to_string();
+        let under = |session| [("outrigger-session", session), ("outrigger-sequence", &*sequence)];
+        let alive = caller.until_done("POST /v1/submit", &under(&lasting), "INCR k").await;
+        assert_eq!(alive.status, 200, "{alive:?}");
+        let expired = caller.until_done("POST /v1/submit", &under(&brief), "INCR k").await;
+        assert_eq!((expired.status, &expired.json()["outcome"]), (410, &"unknown".into()));
+        let renewal = format!("PUT /v1/sessions/{brief}");
+        assert_eq!(caller.until_done(&renewal, &[], "").await.status, 410);
+    }
+    let line = |verb: &str| format!("{verb} /v1/sessions/{lasting}");
+    assert_eq!(caller.until_done(&line("PUT"), &[], "").await.status, 204);
+    assert_eq!(caller.until_done(&line("DELETE"), &[], "").await.status, 204);
+    assert_eq!(caller.until_done(&line("PUT"), &[], "").await.status, 410);
+    let counted = caller.until_done("GET /v1/kv/k", &[], "").await;
+    assert_eq!(counted.text(), "3", "nothing was applied under the expired one");
 }

@@ -19,4 +19,5 @@ mod machine;
 mod members;
 mod refusals;
 mod settings;
+mod snapshots;
 mod typed;

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use raft::rpc::client::{
-    Answer, ClientService, LeaderHint, LogFilter, MemberStatus, NodeStatus, OpenSession, Outcome,
-    Query, QueryError, SessionOpened, Submit, SubmitError, Submitted, serve,
+    Answer, ChangeSession, ClientService, LeaderHint, LogFilter, MemberStatus, NodeStatus,
+    OpenSession, Outcome, Query, QueryError, SessionChange, SessionOpened, Submit, SubmitError,
+    Submitted, serve,
 };
 use raft::rpc::operation::{Operate, Operated, OperationError};
 use raft::rpc::wire::{Hello, Listener, Service};
+use raft::session::granted_ttl_ms;
 use raft_client::Endpoint;
 use tarpc::context::Context;
 use tokio::sync::Notify;
@@ -50,6 +52,8 @@ struct State {
     connections: u64,
     asked_for_members: u64,
     submits: Vec<Submit>,
+    changes: Vec<(u64, SessionChange)>,
+    failing_changes: VecDeque<SubmitError>,
 }
 
 #[derive(Clone)]
@@ -127,6 +131,17 @@ impl Fake {
         self.state().submits.clone()
     }
 
+    /// What to answer to the next changes of sessions, one after the other; any further one is made.
+    pub(crate) fn changing(self, errors: impl IntoIterator<Item = SubmitError>) -> Self {
+        self.state().failing_changes.extend(errors);
+        self
+    }
+
+    /// Every change of a session that was asked for.
+    pub(crate) fn changes(&self) -> Vec<(u64, SessionChange)> {
+        self.state().changes.clone()
+    }
+
     /// Session and number of every command that arrived.
     pub(crate) fn stamps(&self) -> Vec<(u64, u64)> {
         self.state().submits.iter().map(|submit| (submit.session, submit.sequence)).collect()
@@ -179,13 +194,24 @@ async fn listen(listener: Listener, cluster: u128, state: Arc<Mutex<State>>) {
 }
 
 impl ClientService for Connection {
-    async fn open_session(self, _: Context, _: OpenSession) -> Result<SessionOpened, SubmitError> {
+    async fn open_session(
+        self,
+        _: Context,
+        request: OpenSession,
+    ) -> Result<SessionOpened, SubmitError> {
         let mut state = self.state.lock().unwrap();
         if let Some(error) = state.openings.pop_front() {
             return Err(error);
         }
         state.sessions += 1;
-        Ok(SessionOpened { session: 100 + state.sessions })
+        let ttl_ms = granted_ttl_ms(request.ttl_ms);
+        Ok(SessionOpened { session: 100 + state.sessions, ttl_ms })
+    }
+
+    async fn change_session(self, _: Context, request: ChangeSession) -> Result<(), SubmitError> {
+        let mut state = self.state.lock().unwrap();
+        state.changes.push((request.session, request.change));
+        state.failing_changes.pop_front().map_or(Ok(()), Err)
     }
 
     async fn submit(self, _: Context, request: Submit) -> Result<Submitted, SubmitError> {
@@ -237,6 +263,10 @@ impl ClientService for Connection {
             fsync: true,
             version: "0".to_owned(),
             http_address: String::new(),
+            first_index: 1,
+            snapshot_index: 0,
+            snapshot_bytes: 0,
+            log_bytes: 0,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::rpc::client::{LeaderHint, QueryError, SESSION_WINDOW, SubmitError};
+use raft::rpc::client::{LeaderHint, QueryError, SESSION_WINDOW, SessionChange, SubmitError};
 use raft::rpc::operation::OperationError;
 use raft_client::{Client, Endpoint, Error, MAX_COMMAND_BYTES, Options, Refusal, Stamp};
 use tokio::sync::Notify;
@@ -420,4 +420,70 @@ async fn what_an_operator_wants_is_refused_or_goes_to_whoever_can_do_it() {
     let refusing = Fake::start().await.operating([learner.clone()]);
     let refused = client(&[&refusing, &second]).campaign(4).await;
     assert_eq!(refused, Err(Error::Refused(Refusal::Operation(learner))));
+}
+
+/// A client whose session lives for so short a time that it has to be renewed at once.
+fn client_with_short_lease(node: &Fake) -> Client {
+    Client::new(Options { session_ttl: Duration::from_millis(60), ..options(&[&node.endpoint]) })
+}
+
+async fn changes(node: &Fake, at_least: usize) -> Vec<(u64, SessionChange)> {
+    let waiting = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        while node.changes().len() < at_least {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(AMPLE, waiting).await.unwrap();
+    node.changes()
+}
+
+#[tokio::test]
+async fn idle_session_is_renewed_again_and_again_also_after_failures() {
+    let failures = [SubmitError::Busy, unknown()];
+    let node = Fake::start().await.changing(failures);
+    let client = client_with_short_lease(&node);
+    let session = client.submit(command()).await.unwrap().stamp.session;
+    let renewals = changes(&node, 5).await;
+    assert!(renewals.iter().all(|change| *change == (session, SessionChange::Renew)));
+    assert_eq!(client.submit(command()).await.unwrap().stamp, Stamp { session, sequence: 2 });
+    assert_eq!(node.sessions(), 1);
+}
+
+#[tokio::test]
+async fn session_of_a_client_that_is_gone_is_not_renewed() {
+    let node = Fake::start().await;
+    let client = client_with_short_lease(&node);
+    client.submit(command()).await.unwrap();
+    drop(client);
+    let before = node.changes().len();
+    // Another one of the same kind shows that there was time for it.
+    let other = client_with_short_lease(&node);
+    let session = other.submit(command()).await.unwrap().stamp.session;
+    let all = changes(&node, before + 4).await;
+    let of_the_first = all.iter().skip(before).filter(|(renewed, _)| *renewed != session).count();
+    assert!(of_the_first <= 1, "one may have been under way: {all:?}");
+}
+
+#[tokio::test]
+async fn session_that_expired_while_idle_is_replaced_by_the_next_command() {
+    let expired = SubmitError::SessionExpired { session: 101 };
+    let node = Fake::start().await.changing([expired.clone()]);
+    let client = client_with_short_lease(&node);
+    assert_eq!(client.submit(command()).await.unwrap().stamp.session, 101);
+    changes(&node, 1).await;
+    let _node = node.then([Step::Say(expired)]);
+    assert_eq!(client.submit(command()).await.unwrap().stamp.session, 102);
+}
+
+#[tokio::test]
+async fn closing_ends_the_session_and_a_command_after_it_opens_another() {
+    let node = Fake::start().await;
+    let client = client(&[&node]);
+    client.close().await.unwrap();
+    assert_eq!(node.changes(), [], "there is none");
+    client.submit(command()).await.unwrap();
+    client.clone().close().await.unwrap();
+    assert_eq!(node.changes(), [(101, SessionChange::Close)]);
+    assert_eq!(client.submit(command()).await.unwrap().stamp.session, 102);
 }

@@ -116,7 +116,10 @@ fn check_outcome(outcome: AppendOutcome) -> Result<(), Reason> {
 }
 
 /// Checks a snapshot's description, when it is offered and when it has arrived.
-pub(super) fn check_snapshot(meta: &SnapshotMeta, sender_term: Term) -> Result<(), Reason> {
+///
+/// # Errors
+/// Says what is impossible about it.
+pub fn check_snapshot(meta: &SnapshotMeta, sender_term: Term) -> Result<(), &'static str> {
     check_id(meta.last, sender_term)?;
     if meta.last.index == Index(0) {
         return Err("a snapshot of nothing");

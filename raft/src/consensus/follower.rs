@@ -201,7 +201,7 @@ impl Replica<Follower> {
         Ok(Some(proven))
     }
 
-    /// Finds the first entry that the log does not hold. What the snapshot covers is committed, so it is held.
+    /// Finds the first entry that the log does not hold. What was dropped is committed, so it counts as held.
     fn first_new(&self, prev: LogId, entries: &[Entry]) -> Fit {
         let (log, commit_index) = (&self.common.log, self.common.commit_index());
         let differs = |id: LogId| id.index >= log.base().index && !log.contains(id);

@@ -1,7 +1,7 @@
 //! The order of everything, stated once. Checked after every step of a debug build, and by the simulator.
 //!
 //! ```text
-//! snapshot ≤ commit ≤ last        durable ≤ last        ready = min(commit, durable)
+//! base ≤ snapshot ≤ ready ≤ commit ≤ last        durable ≤ last        ready = min(commit, durable)
 //! term of the last entry ≤ current term
 //! peer:  match < next ≤ last + 1,  match ≤ last
 //! ```
@@ -10,7 +10,6 @@ use super::Raft;
 use super::leader::Leader;
 use super::progress::Mode;
 use super::replica::{Common, Replica};
-use super::types::Index;
 
 /// # Panics
 /// When one of the invariants does not hold.
@@ -23,23 +22,22 @@ pub(super) fn check(raft: &Raft) {
 
 fn check_common(common: &Common) {
     let (base, last) = (common.log.base(), common.log.last());
-    assert!(base.index <= common.commit_index(), "snapshot ≤ commit");
+    assert!(base.index <= common.snapshot_index(), "base ≤ snapshot");
+    assert!(common.snapshot_index() <= common.ready_index(), "snapshot ≤ ready");
     assert!(common.commit_index() <= last.index, "commit ≤ last");
-    assert!(base.index <= common.durability.index(), "snapshot ≤ durable");
     assert!(common.durability.index() <= last.index, "durable ≤ last");
     assert!(common.durability.hard_state().term <= common.term(), "durable term ≤ term");
     assert!(last.term <= common.term(), "term of entries ≤ term");
     assert!(common.log.runs_ascend(), "terms ascend along the log");
-    assert!(common.log.first_cached() > base.index, "the cache lies above the snapshot");
+    assert!(common.log.first_cached() > base.index, "the cache lies above the base");
+    assert!(common.memberships.index() <= last.index, "the configuration in force is in the log");
     assert!(
-        common.memberships.index() <= last.index,
-        "the configuration in force is in the log or the snapshot"
+        common.memberships.at(base.index).0 <= base.index,
+        "the configuration in force at the base is known"
     );
-    assert_eq!(
-        common.snapshot.as_ref().map_or(Index(0), |meta| meta.last.index),
-        base.index,
-        "the log starts at the snapshot"
-    );
+    if let Some(meta) = &common.snapshot {
+        assert!(common.log.contains(meta.last), "the log goes on from the newest snapshot");
+    }
 }
 
 fn check_leader(leader: &Replica<Leader>) {
@@ -60,6 +58,9 @@ fn check_leader(leader: &Replica<Leader>) {
         let known = matches!(progress.mode, Mode::Snapshot { .. })
             || progress.next_index > common.log.base().index;
         assert!(known, "what is compacted is sent as a snapshot to {peer}");
+        if let Mode::Snapshot { last: sent } = progress.mode {
+            assert!(sent >= common.log.base().index, "the log goes on from what is sent to {peer}");
+        }
     }
     for member in common.membership().members() {
         assert!(

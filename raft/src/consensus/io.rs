@@ -39,11 +39,14 @@ pub struct Config {
 pub struct Restored {
     /// Last durable hard state.
     pub hard_state: HardState,
-    /// The snapshot that the log starts after, if any.
+    /// The last entry that the log no longer holds, with the configuration in force there; none for a whole log.
+    pub base: Option<SnapshotMeta>,
+    /// The newest durable snapshot: not before `base`, and the log holds its last entry or begins after it. Required when
+    /// there is a base.
     pub snapshot: Option<SnapshotMeta>,
     /// Runs of terms in log order: (first index of the run, term). Empty when there is no entry.
     pub terms: Vec<(Index, Term)>,
-    /// End of the log; equals the snapshot's last id, or zero, when there is no entry.
+    /// End of the log; equals the base, or zero, when there is no entry.
     pub last: LogId,
     /// Every membership entry of the log, ascending.
     pub memberships: Vec<(Index, Membership)>,
@@ -107,9 +110,15 @@ pub enum Input {
     PeerUnreachable(NodeId),
     /// The state machine has applied everything up to here.
     Applied(Index),
-    /// A snapshot of our own is durable: the log may be compacted.
-    SnapshotTaken(SnapshotMeta),
-    /// A snapshot from the leader is durable.
+    /// A snapshot of our own is durable, of entries that were ready. It need not be the newest.
+    SnapshotTaken {
+        /// It.
+        meta: SnapshotMeta,
+        /// The log may drop everything up to and including this index, but never more than the snapshot includes. It does so
+        /// later as long as a peer that is being sent a snapshot needs what comes after that.
+        compact_to: Index,
+    },
+    /// A snapshot from the leader is durable. Also the right answer to an offer of one that has been durable for long.
     SnapshotReceived(SnapshotMeta),
     /// Hand leadership to this voter (thesis §3.10).
     Transfer(NodeId),
@@ -233,11 +242,11 @@ pub struct Output {
     /// Payloads wanted from the log.
     pub fetch: Vec<Fetch>,
     /// The snapshot that replaced our log and must be restored into the machine. `persist` truncates what contradicts
-    /// it; after that, and after `compact_to`, the log goes on at `last.index + 1`.
+    /// it; after that, and after `compact`, the log goes on at `last.index + 1`.
     pub install: Option<SnapshotMeta>,
-    /// The log may drop everything up to and including this index, once every batch handed out so far is durable: before
-    /// that, an entry which the snapshot replaces could be taken for one that follows it.
-    pub compact_to: Option<Index>,
+    /// The log begins after this entry now, once every batch handed out so far is durable: before that, an entry which a
+    /// received snapshot replaces could be taken for one that follows it. Never beyond the newest snapshot.
+    pub compact: Option<SnapshotMeta>,
     /// For the log and the metrics.
     pub events: Vec<Event>,
 }
@@ -251,6 +260,8 @@ pub struct PeerStatus {
     pub silent_ticks: u32,
     /// Whether it has kept up long enough to become a voter (thesis §4.2.1).
     pub caught_up: bool,
+    /// Last entry of the snapshot that it is being sent, because it needs what our log no longer holds.
+    pub snapshot: Option<Index>,
 }
 
 /// A look at a replica.
@@ -266,8 +277,12 @@ pub struct Status {
     pub leader: Option<NodeId>,
     /// Its commit index.
     pub commit_index: Index,
+    /// First index that its log holds, or will when it holds anything.
+    pub first_index: Index,
     /// End of its log.
     pub last: LogId,
+    /// Last entry of its newest snapshot; zero without one.
+    pub snapshot_index: Index,
     /// Configuration in force.
     pub membership: Membership,
     /// Where that stands in the log.

@@ -1,4 +1,4 @@
-//! The log as the core knows it: the term of every entry since the last snapshot, and the payloads of the newest ones.
+//! The log as the core knows it: the term of every entry since its base, and the payloads of the newest ones.
 //!
 //! Terms are kept as runs (elections are rare), payloads in a cache of bounded size; older payloads are on disk and come
 //! by `Output::fetch`. Writing is the caller's: this type only answers "what does the log say".
@@ -14,7 +14,7 @@ struct Run {
     term: Term,
 }
 
-/// The log after `base`, which is the last entry of the snapshot (or zero).
+/// The log after `base`, which is the last entry that was dropped (or zero); the newest snapshot includes at least that.
 ///
 /// Invariant: `base.index ≤ last.index`; runs ascend in index and term and start at `base.index + 1`; the cache holds
 /// consecutive entries and ends at `last`.
@@ -45,7 +45,7 @@ impl Log {
     ) -> Self {
         let runs: VecDeque<Run> = terms.iter().map(|&(first, term)| Run { first, term }).collect();
         let mut log = Self { last, runs, ..Self::new(base) };
-        assert!(log.last.index >= base.index, "the log ends before its snapshot");
+        assert!(log.last.index >= base.index, "the log ends before its base");
         assert_eq!(
             log.runs.is_empty(),
             last == base,
@@ -53,7 +53,7 @@ impl Log {
         );
         assert!(
             log.runs.front().is_none_or(|run| run.first == base.index.next()),
-            "the log starts after its snapshot"
+            "the log starts after its base"
         );
         assert!(log.runs_ascend(), "terms ascend along the log");
         assert_eq!(
@@ -68,7 +68,7 @@ impl Log {
         log
     }
 
-    /// The entry before the first: last of the snapshot, or zero.
+    /// The entry before the first, or zero.
     pub(super) fn base(&self) -> LogId {
         self.base
     }
@@ -135,7 +135,7 @@ impl Log {
     /// # Panics
     /// When `from` is not above `base`.
     pub(super) fn truncate(&mut self, from: Index) {
-        assert!(from > self.base.index, "a snapshot is never truncated");
+        assert!(from > self.base.index, "what was dropped is never truncated");
         while let Some(entry) = self.cache.pop_back_if(|entry| entry.id.index >= from) {
             self.cache_bytes -= entry.weight_bytes();
         }
@@ -162,6 +162,8 @@ impl Log {
             self.cache_bytes -= entry.weight_bytes();
         }
         self.base = to;
+        shrink(&mut self.runs);
+        shrink(&mut self.cache);
     }
 
     /// Drops the oldest payloads beyond `budget_bytes`, but none above `keep_after`: those are not on disk yet.
@@ -172,6 +174,7 @@ impl Log {
             };
             self.cache_bytes -= entry.weight_bytes();
         }
+        shrink(&mut self.cache);
     }
 
     /// First index whose payload is cached; `last + 1` when none is.
@@ -208,6 +211,14 @@ impl Log {
             .zip(self.runs.iter().skip(1))
             .all(|(a, b)| a.first < b.first && a.term < b.term);
         ascending && self.runs.front().is_none_or(|run| run.term >= self.base.term)
+    }
+}
+
+/// Gives memory back once three quarters of it hold nothing: a burst must not be paid for until the process ends.
+fn shrink<T>(deque: &mut VecDeque<T>) {
+    const WORTH_IT: usize = 64;
+    if deque.capacity() > WORTH_IT && deque.len() < deque.capacity() / 4 {
+        deque.shrink_to(deque.len() * 2);
     }
 }
 
@@ -278,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a snapshot is never truncated")]
-    fn the_snapshot_is_never_truncated() {
+    #[should_panic(expected = "what was dropped is never truncated")]
+    fn the_base_is_never_truncated() {
         log(id(3, 1), &[1]).truncate(Index(3));
     }
 
@@ -298,6 +309,14 @@ mod tests {
                 (expected.cache, expected.cache_bytes)
             );
         }
+    }
+
+    #[test]
+    fn what_was_dropped_takes_no_memory() {
+        let mut log = log(LogId::default(), &vec![1; 10_000]);
+        log.compact(id(9_990, 1));
+        assert_eq!(log.cache.len(), 10);
+        assert!(log.cache.capacity() <= 64, "{}", log.cache.capacity());
     }
 
     #[test]

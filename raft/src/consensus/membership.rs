@@ -87,18 +87,21 @@ impl Membership {
     }
 }
 
-/// The configuration in force, and those that it could still fall back to.
+/// Every configuration since the log's base: the one in force, those that it could still fall back to, and those that
+/// were in force before.
 ///
-/// Invariant: never empty; ascending by index; the first is the newest committed one, all others are not committed.
+/// Invariant: `committed` is a position in `entries`, which ascend by index; the first of them was in force at the base.
 #[derive(Clone, Debug)]
 pub(super) struct MembershipHistory {
     entries: VecDeque<(Index, Membership)>,
+    /// Position of the newest committed one.
+    committed: usize,
 }
 
 impl MembershipHistory {
-    /// Starts from a configuration that is committed: a snapshot's, or the empty one of a new node.
+    /// Starts from a configuration that is committed: that of the log's base, or the empty one of a new node.
     pub(super) fn new(index: Index, membership: Membership) -> Self {
-        Self { entries: VecDeque::from([(index, membership)]) }
+        Self { entries: VecDeque::from([(index, membership)]), committed: 0 }
     }
 
     pub(super) fn in_force(&self) -> &Membership {
@@ -110,13 +113,19 @@ impl MembershipHistory {
     }
 
     pub(super) fn is_committed(&self) -> bool {
-        self.entries.len() == 1
+        self.committed + 1 == self.entries.len()
+    }
+
+    /// The configuration in force at `index`, which is not below the base, and where it stands.
+    pub(super) fn at(&self, index: Index) -> &(Index, Membership) {
+        let after = self.entries.partition_point(|(at, _)| *at <= index);
+        &self.entries[after.saturating_sub(1)]
     }
 
     /// Whether `id` may stand for election. A node that is not a voter of an uncommitted configuration may still be
     /// the only one that can win and commit it (thesis §4.2.2); it believes that it is out only once that is committed.
     pub(super) fn may_campaign(&self, id: NodeId) -> bool {
-        self.entries.iter().any(|(_, membership)| membership.is_voter(id))
+        self.entries.range(self.committed..).any(|(_, membership)| membership.is_voter(id))
     }
 
     pub(super) fn append(&mut self, index: Index, membership: Membership) {
@@ -130,7 +139,7 @@ impl MembershipHistory {
     /// Forgets configurations at `from` and above; says whether another one is in force now.
     pub(super) fn truncate(&mut self, from: Index) -> bool {
         let before = self.entries.len();
-        while self.entries.len() > 1 && self.index() >= from {
+        while !self.is_committed() && self.index() >= from {
             self.entries.pop_back();
         }
         self.entries.len() != before
@@ -138,15 +147,24 @@ impl MembershipHistory {
 
     /// Everything up to `index` is committed: what lies before the newest of those can never return.
     pub(super) fn commit(&mut self, index: Index) {
-        while self.entries.get(1).is_some_and(|(at, _)| *at <= index) {
-            self.entries.pop_front();
+        while self.entries.get(self.committed + 1).is_some_and(|(at, _)| *at <= index) {
+            self.committed += 1;
         }
     }
 
-    /// A snapshot up to `last` brings its own configuration; later ones stay.
+    /// The log begins after `base` now, which is committed.
+    pub(super) fn compact(&mut self, base: Index) {
+        while self.entries.get(1).is_some_and(|(at, _)| *at <= base) {
+            self.entries.pop_front();
+            self.committed -= 1;
+        }
+    }
+
+    /// A snapshot up to `last`, where the log begins now, brings its own configuration; later ones stay.
     pub(super) fn install(&mut self, last: Index, index: Index, membership: Membership) {
         self.entries.retain(|(at, _)| *at > last);
         self.entries.push_front((index, membership));
+        self.committed = 0;
     }
 
     fn newest(&self) -> &(Index, Membership) {
@@ -255,6 +273,24 @@ mod tests {
         assert!(!history.may_campaign(NodeId(2)));
         assert!(!history.may_campaign(NodeId(3)));
         assert!(!MembershipHistory::new(Index(0), Membership::default()).may_campaign(NodeId(1)));
+    }
+
+    #[test]
+    fn every_configuration_since_the_base_is_known() {
+        let mut history = MembershipHistory::new(Index(0), Membership::default());
+        for index in [2, 5, 9] {
+            history.append(Index(index), membership(&[index], &[], &[]));
+        }
+        history.commit(Index(6));
+        let at = |history: &MembershipHistory, index| history.at(Index(index)).0.0;
+        let found: Vec<u64> = (0..11).map(|index| at(&history, index)).collect();
+        assert_eq!(found, [0, 0, 2, 2, 2, 5, 5, 5, 5, 9, 9]);
+        history.compact(Index(4));
+        assert_eq!((at(&history, 4), at(&history, 5), history.index()), (2, 5, Index(9)));
+        assert!(!history.is_committed() && !history.may_campaign(NodeId(2)));
+        assert!(history.truncate(Index(7)) && history.is_committed());
+        history.compact(Index(6));
+        assert_eq!((history.entries.len(), history.in_force()), (1, &membership(&[5], &[], &[])));
     }
 
     #[test]

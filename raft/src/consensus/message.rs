@@ -109,7 +109,7 @@ pub enum AppendOutcome {
 }
 
 /// Answer to an install.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotResponse {
     /// Last entry of the snapshot that is durable; `None` when it was refused or broken off.
     pub installed: Option<LogId>,

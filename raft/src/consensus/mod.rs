@@ -27,6 +27,9 @@
 //! - *Durability* (`durability`): what a step wants on disk is one numbered batch. Answers that promise something wait in
 //!   [`Output::messages_after_sync`] until all batches so far are durable.
 //! - *Reads* (`read_index`): one round of heartbeats confirms leadership for all reads that waited when it began.
+//! - *Snapshots* (`replica`, `replication`): the log begins after its base, which the newest snapshot includes; entries between
+//!   the two stay for peers that are a little behind. Compaction waits for a peer that takes a snapshot, until it has what the
+//!   log held when it had taken it, or is silent: else it would need the next one.
 //! - *Configuration* (`membership`, `reconfiguration`): every change of voters is a joint change.
 //! - *Others' bytes* (`admission`) are checked once, before anything acts on them; *our own state* (`invariants`) is asserted.
 //!
@@ -71,6 +74,7 @@ mod replication;
 mod term_rule;
 pub mod types;
 
+pub use admission::check_snapshot;
 pub use io::*;
 pub use message::*;
 pub use types::*;
@@ -128,11 +132,12 @@ impl Raft {
             }
             // No decision here depends on the state machine: it may be slow, detached or gone.
             Input::Applied(_) => self,
-            Input::SnapshotTaken(meta) => self.snapshot_taken(meta),
+            Input::SnapshotTaken { meta, compact_to } => self.snapshot_taken(&meta, compact_to),
             Input::SnapshotReceived(meta) => self.snapshot_received(meta),
             Input::Transfer(target) => self.on_leader(|leader| leader.on_transfer(target)),
             Input::Campaign => self.campaign(),
         };
+        next.compact();
         if let Self::Leader(leader) = &mut next {
             leader.replicate();
         }
@@ -168,9 +173,25 @@ impl Raft {
         self.common().log.last()
     }
 
-    /// Term of the entry at `index`, from the snapshot's last to the end of the log; zero at index zero of a whole log.
+    /// Term of the entry at `index`, from the one before the first to the end of the log; zero at index zero of a whole log.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.common().log.term_at(index)
+    }
+
+    /// First index that the log holds, or will when it holds anything.
+    pub fn first_index(&self) -> Index {
+        self.common().log.base().index.next()
+    }
+
+    /// The newest durable snapshot that the core knows of.
+    pub fn snapshot(&self) -> Option<&SnapshotMeta> {
+        self.common().snapshot.as_ref()
+    }
+
+    /// Describes a snapshot that includes everything up to `index`: the entry's id and the configuration in force there. None
+    /// unless `index` is committed and the log holds it, or begins right after it.
+    pub fn describe(&self, index: Index) -> Option<SnapshotMeta> {
+        self.common().describe(index)
     }
 
     /// Cached entries from `from`, consecutive, up to `to` inclusive and `max_bytes` ([`Entry::weight_bytes`]), at least
@@ -194,7 +215,9 @@ impl Raft {
             term: common.term(),
             leader: common.leader(),
             commit_index: common.commit_index(),
+            first_index: common.log.base().index.next(),
             last: common.log.last(),
+            snapshot_index: common.snapshot_index(),
             membership: common.membership().clone(),
             membership_index: common.memberships.index(),
             membership_committed: common.memberships.is_committed(),
@@ -313,21 +336,39 @@ impl Raft {
         }
     }
 
-    fn snapshot_taken(mut self, meta: SnapshotMeta) -> Self {
-        self.common_mut().compact(meta);
+    fn snapshot_taken(mut self, meta: &SnapshotMeta, compact_to: Index) -> Self {
+        let common = self.common_mut();
+        common.remember_snapshot(meta);
+        common.wish_to_compact(compact_to.min(meta.last.index));
         self
     }
 
-    /// A leader needs no snapshot: its log holds everything that is committed (paper §5.4.3).
+    /// Drops what is wished and nobody needs any more.
+    fn compact(&mut self) {
+        if !self.common().wishes_to_compact() {
+            return;
+        }
+        let limit = match self {
+            Self::Leader(leader) => leader.needed_by_peers(),
+            Self::Follower(_) | Self::PreCandidate(_) | Self::Candidate(_) => None,
+        };
+        self.common_mut().compact(limit);
+    }
+
+    /// A leader needs no snapshot: its log holds everything that is committed (paper §5.4.3). A candidate must not change the
+    /// log that it asks votes for; the next leader offers again.
     fn snapshot_received(mut self, meta: SnapshotMeta) -> Self {
-        if let Err(reason) = admission::check_snapshot(&meta, self.common().term()) {
+        if let Err(reason) = check_snapshot(&meta, self.common().term()) {
             let id = self.common().id();
             self.common_mut().drop_message(id, reason);
             return self;
         }
         match self {
             Self::Follower(follower) => follower.on_snapshot_received(meta),
-            Self::PreCandidate(_) | Self::Candidate(_) | Self::Leader(_) => self,
+            Self::PreCandidate(_) | Self::Candidate(_) | Self::Leader(_) => {
+                self.common_mut().remember_snapshot(&meta);
+                self
+            }
         }
     }
 

@@ -79,6 +79,9 @@ pub(super) struct Progress {
     pub(super) departing_ticks: Option<u32>,
     round: Round,
     caught_up: bool,
+    /// It took a snapshot and needs the log that we held then, up to here: if that were compacted before it has come so far,
+    /// it would need a snapshot again.
+    resuming_to: Option<Index>,
 }
 
 impl Progress {
@@ -93,6 +96,7 @@ impl Progress {
             departing_ticks: None,
             round: Round { target: last, ticks: 0 },
             caught_up: false,
+            resuming_to: None,
         }
     }
 
@@ -106,6 +110,12 @@ impl Progress {
     pub(super) fn probe(&mut self, base: Index) {
         self.next_index = self.match_index.max(base).next();
         self.mode = Mode::Probe { waiting: true };
+    }
+
+    /// The peer is offered the snapshot that ends at `last`.
+    pub(super) fn offer_snapshot(&mut self, last: Index) {
+        self.mode = Mode::Snapshot { last };
+        self.resuming_to = None;
     }
 
     /// A tick passed. `election_ticks` is the longest round of a peer that keeps up.
@@ -134,24 +144,37 @@ impl Progress {
         self.read_seq = self.read_seq.max(read_seq);
     }
 
-    /// The peer holds our log up to `match_index`. Says whether that is news. `last` is the end of our log.
-    pub(super) fn accepted(
-        &mut self,
-        match_index: Index,
-        last: Index,
-        election_ticks: u32,
-    ) -> bool {
+    /// The peer holds our log up to `match_index`. Says whether that is news. One that is being sent a snapshot needs it no
+    /// longer once it holds what our log follows on, however it came by that.
+    pub(super) fn accepted(&mut self, match_index: Index, log: &Log, election_ticks: u32) -> bool {
+        let last = log.last().index;
         let advanced = match_index > self.match_index;
         self.match_index = self.match_index.max(match_index);
         self.next_index = self.next_index.max(self.match_index.next());
         match &mut self.mode {
             Mode::Replicate { window } => window.release(self.match_index),
             Mode::Probe { .. } => self.replicate(),
-            Mode::Snapshot { last } if self.match_index >= *last => self.replicate(),
+            Mode::Snapshot { .. } if self.match_index >= log.base().index => {
+                self.resuming_to = Some(last);
+                self.replicate();
+            }
             Mode::Snapshot { .. } => {}
         }
+        self.resuming_to = self.resuming_to.filter(|target| self.match_index < *target);
         self.end_round(last, election_ticks);
         advanced
+    }
+
+    /// The peer needs the log after this entry, so that it need not be sent another snapshot. One that was not heard for
+    /// `silence_ticks` is no reason to keep anything.
+    pub(super) fn needs_after(&self, silence_ticks: u32) -> Option<Index> {
+        match self.mode {
+            Mode::Snapshot { last } => Some(last),
+            Mode::Probe { .. } | Mode::Replicate { .. } => {
+                let resumes = self.resuming_to.is_some() && self.silent_ticks < silence_ticks;
+                resumes.then_some(self.match_index)
+            }
+        }
     }
 
     /// The peer's log does not hold our entry before `next_index`: fast backtracking (paper §5.3). Each answer skips
@@ -175,6 +198,10 @@ impl Progress {
             match_index: self.match_index,
             silent_ticks: self.silent_ticks,
             caught_up: self.caught_up,
+            snapshot: match self.mode {
+                Mode::Snapshot { last } => Some(last),
+                Mode::Probe { .. } | Mode::Replicate { .. } => None,
+            },
         }
     }
 
@@ -233,6 +260,15 @@ mod tests {
         for (at, &term) in terms.iter().enumerate() {
             let id = LogId::new(Term(term), Index(at as u64 + 1));
             log.append(Entry { id, payload: Payload::Noop });
+        }
+        log
+    }
+
+    /// A log of so many entries, without those up to `base`.
+    fn log_after(base: u64, last: usize) -> Log {
+        let mut log = log(&vec![1; last]);
+        if base > 0 {
+            log.compact(LogId::new(Term(1), Index(base)));
         }
         log
     }
@@ -333,7 +369,7 @@ mod tests {
             last_index: Index(2),
         };
         let mut acknowledged = Progress::optimistic(Index(9));
-        acknowledged.accepted(Index(5), Index(9), 10);
+        acknowledged.accepted(Index(5), &ours, 10);
         acknowledged.rejected(late, &ours);
         assert!(matches!(acknowledged.mode, Mode::Replicate { .. }));
 
@@ -348,8 +384,9 @@ mod tests {
     #[test]
     fn match_index_never_goes_back() {
         let mut progress = Progress::optimistic(Index(9));
-        assert!(progress.accepted(Index(5), Index(9), 10));
-        assert!(!progress.accepted(Index(3), Index(9), 10));
+        let ours = log(&[1; 9]);
+        assert!(progress.accepted(Index(5), &ours, 10));
+        assert!(!progress.accepted(Index(3), &ours, 10));
         assert_eq!((progress.match_index, progress.next_index), (Index(5), Index(10)));
         progress.probe(Index(2));
         assert_eq!((progress.match_index, progress.next_index), (Index(5), Index(6)));
@@ -358,24 +395,43 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_ends_when_the_peer_holds_it() {
+    fn a_snapshot_ends_when_the_peer_holds_what_the_log_follows_on() {
+        for (holds, ends) in [(4, false), (5, true), (6, true), (7, true)] {
+            let mut progress = Progress::unknown(Index(9));
+            progress.mode = Mode::Snapshot { last: Index(7) };
+            progress.accepted(Index(holds), &log_after(5, 9), 10);
+            assert_eq!(matches!(progress.mode, Mode::Replicate { .. }), ends, "with {holds}");
+            assert!(!ends || progress.next_index == Index(holds + 1));
+        }
+    }
+
+    #[test]
+    fn what_follows_a_snapshot_is_needed_until_the_peer_has_it_or_is_silent() {
         let mut progress = Progress::unknown(Index(9));
+        assert_eq!(progress.needs_after(10), None);
         progress.mode = Mode::Snapshot { last: Index(7) };
-        progress.accepted(Index(6), Index(9), 10);
-        assert!(matches!(progress.mode, Mode::Snapshot { .. }));
-        progress.accepted(Index(7), Index(9), 10);
-        assert!(matches!(progress.mode, Mode::Replicate { .. }));
-        assert_eq!(progress.next_index, Index(8));
+        (0..99).for_each(|_| progress.tick(10));
+        assert_eq!(progress.needs_after(10), Some(Index(7)), "the stream says when it breaks");
+        progress.heard(0);
+        progress.accepted(Index(7), &log_after(5, 9), 10);
+        assert_eq!(progress.needs_after(10), Some(Index(7)));
+        progress.accepted(Index(8), &log_after(5, 12), 10);
+        assert_eq!(progress.needs_after(10), Some(Index(8)));
+        (0..10).for_each(|_| progress.tick(10));
+        assert_eq!(progress.needs_after(10), None, "it is silent");
+        progress.heard(0);
+        progress.accepted(Index(9), &log_after(5, 12), 10);
+        assert_eq!(progress.needs_after(10), None, "it has all that there was");
     }
 
     #[test]
     fn caught_up_after_a_short_round_and_not_after_a_long_one() {
         let mut progress = Progress::unknown(Index(100));
         (0..10).for_each(|_| progress.tick(10));
-        progress.accepted(Index(100), Index(150), 10);
+        progress.accepted(Index(100), &log_after(0, 150), 10);
         assert!(!progress.status().caught_up, "the first round took an election timeout");
         (0..9).for_each(|_| progress.tick(10));
-        progress.accepted(Index(150), Index(155), 10);
+        progress.accepted(Index(150), &log_after(0, 155), 10);
         assert!(progress.status().caught_up);
         (0..10).for_each(|_| progress.tick(10));
         assert!(!progress.status().caught_up, "it has fallen behind since");

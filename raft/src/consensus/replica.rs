@@ -77,8 +77,10 @@ pub(super) struct Common {
     leader: Option<NodeId>,
     pub(super) log: Log,
     pub(super) memberships: MembershipHistory,
-    /// The newest durable snapshot, at which the log starts.
+    /// The newest durable snapshot that we know of; the log begins after its last entry or holds that.
     pub(super) snapshot: Option<SnapshotMeta>,
+    /// Up to here the log may be compacted as far as we alone are concerned.
+    compact_wish: Index,
     pub(super) durability: Durability,
     commit_index: Index,
     /// What `Output::ready_index` last said.
@@ -104,22 +106,26 @@ impl Common {
             config.window_messages >= 1 && config.window_bytes >= 1,
             "windows let one append through"
         );
-        let Restored { hard_state, snapshot, terms, last, memberships, commit_index, tail } =
+        let Restored { hard_state, base, snapshot, terms, last, memberships, commit_index, tail } =
             restored;
 
-        let base = snapshot.as_ref().map_or(LogId::default(), |meta| meta.last);
-        let mut history = match &snapshot {
-            Some(meta) => MembershipHistory::new(meta.membership_index, meta.membership.clone()),
+        let base_id = base.as_ref().map_or(LogId::default(), |meta| meta.last);
+        let mut history = match base {
+            Some(meta) => MembershipHistory::new(meta.membership_index, meta.membership),
             None => MembershipHistory::new(Index(0), Membership::default()),
         };
-        for (index, membership) in memberships.into_iter().filter(|(index, _)| *index > base.index)
-        {
-            history.append(index, membership);
-        }
-        let commit_index = commit_index.max(base.index).min(last.index);
+        let memberships = memberships.into_iter().filter(|(index, _)| *index > base_id.index);
+        memberships.for_each(|(index, membership)| history.append(index, membership));
+        let log = Log::restore(base_id, &terms, last, tail);
+        let snapshot_id = snapshot.as_ref().map_or(LogId::default(), |meta| meta.last);
+        assert!(
+            snapshot_id.index >= base_id.index && log.contains(snapshot_id),
+            "the log goes on from the newest snapshot"
+        );
+        let commit_index = commit_index.max(snapshot_id.index).min(last.index);
         history.commit(commit_index);
         assert!(
-            hard_state.term >= last.term || last == base,
+            hard_state.term >= last.term || last == snapshot_id,
             "the term is durable before entries of it"
         );
         let mut common = Self {
@@ -127,9 +133,10 @@ impl Common {
             config,
             hard_state,
             leader: None,
-            log: Log::restore(base, &terms, last, tail),
+            log,
             memberships: history,
             snapshot,
+            compact_wish: base_id.index,
             durability: Durability::new(hard_state, last.index),
             commit_index,
             ready_reported: commit_index,
@@ -143,7 +150,7 @@ impl Common {
     /// A snapshot is not ordered with the log's writes: it may be durable while the term in which it was received is not.
     /// No vote of that term can have been given, so it is taken now, and goes to disk with the first step.
     fn catch_up_with_snapshot(&mut self) {
-        let term = self.log.base().term;
+        let term = self.snapshot.as_ref().map_or(Term(0), |meta| meta.last.term);
         if term > self.term() {
             self.set_hard_state(HardState { term, vote: None });
         }
@@ -271,9 +278,10 @@ impl Common {
     }
 
     /// Takes a durable snapshot from the leader in place of the log's prefix. A suffix stays when the log holds the
-    /// snapshot's last entry (paper Figure 13, step 6). Ignored unless it is ahead of what is committed here.
+    /// snapshot's last entry (paper Figure 13, step 6). One that is not ahead of what is committed here is only remembered.
     pub(super) fn install(&mut self, meta: SnapshotMeta) {
         if meta.last.index <= self.commit_index {
+            self.remember_snapshot(&meta);
             return;
         }
         let in_force = self.memberships.index();
@@ -293,19 +301,51 @@ impl Common {
         if self.memberships.index() != in_force {
             self.report_membership();
         }
-        self.output.compact_to = Some(meta.last.index);
+        self.output.compact = Some(meta.clone());
         self.output.install = Some(meta.clone());
         self.snapshot = Some(meta);
     }
 
-    /// Lets the log start at a snapshot of our own.
-    pub(super) fn compact(&mut self, meta: SnapshotMeta) {
-        let beyond_base = meta.last.index > self.log.base().index;
-        if beyond_base && meta.last.index <= self.ready_index() && self.log.contains(meta.last) {
-            self.log.compact(meta.last);
-            self.output.compact_to = Some(meta.last.index);
-            self.snapshot = Some(meta);
+    /// Last entry of the newest durable snapshot; zero without one.
+    pub(super) fn snapshot_index(&self) -> Index {
+        self.snapshot.as_ref().map_or(Index(0), |meta| meta.last.index)
+    }
+
+    /// A snapshot of what was ready here is durable. What is older than another one, or was never ours, is ignored.
+    pub(super) fn remember_snapshot(&mut self, meta: &SnapshotMeta) {
+        let is_newer = meta.last.index > self.snapshot_index();
+        if is_newer && meta.last.index <= self.ready_index() && self.log.contains(meta.last) {
+            self.snapshot = Some(meta.clone());
         }
+    }
+
+    /// The log may drop what the newest snapshot includes, up to `wish`: at once, or as soon as nobody needs it any more.
+    pub(super) fn wish_to_compact(&mut self, wish: Index) {
+        self.compact_wish = self.compact_wish.max(wish.min(self.snapshot_index()));
+    }
+
+    pub(super) fn wishes_to_compact(&self) -> bool {
+        self.compact_wish > self.log.base().index
+    }
+
+    /// Drops what is wished, but nothing above `limit`: that is needed.
+    pub(super) fn compact(&mut self, limit: Option<Index>) {
+        let to = limit.map_or(self.compact_wish, |limit| limit.min(self.compact_wish));
+        if to <= self.log.base().index {
+            return;
+        }
+        let meta = self.describe(to).expect("what a snapshot includes is in the log or before it");
+        self.log.compact(meta.last);
+        self.memberships.compact(to);
+        self.output.compact = Some(meta);
+    }
+
+    /// Describes the log at `index`, if that is committed and the log still knows it.
+    pub(super) fn describe(&self, index: Index) -> Option<SnapshotMeta> {
+        let is_known = index > Index(0) && index <= self.commit_index;
+        let last = self.log.id_at(index).filter(|_| is_known)?;
+        let (membership_index, membership) = self.memberships.at(index).clone();
+        Some(SnapshotMeta { last, membership, membership_index })
     }
 
     fn report_membership(&mut self) {

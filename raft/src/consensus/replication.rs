@@ -83,7 +83,8 @@ impl Replica<Leader> {
         progress.heard(response.read_seq);
         let advanced = match outcome {
             Ok(match_index) => {
-                progress.accepted(match_index, last, self.common.config.election_ticks_min)
+                let election_ticks = self.common.config.election_ticks_min;
+                progress.accepted(match_index, &self.common.log, election_ticks)
             }
             Err(rejection) => {
                 progress.rejected(rejection, &self.common.log);
@@ -112,7 +113,8 @@ impl Replica<Leader> {
             }
             return self.into();
         };
-        let advanced = progress.accepted(index, last, self.common.config.election_ticks_min);
+        let election_ticks = self.common.config.election_ticks_min;
+        let advanced = progress.accepted(index, &self.common.log, election_ticks);
         if advanced { self.advance_commit() } else { self.into() }
     }
 
@@ -122,6 +124,12 @@ impl Replica<Leader> {
             progress.probe(self.common.log.base().index);
         }
         self.into()
+    }
+
+    /// The log must not be compacted beyond this entry: a peer needs what follows.
+    pub(super) fn needed_by_peers(&self) -> Option<Index> {
+        let silence_ticks = self.common.config.election_ticks_min;
+        self.role.progress.values().filter_map(|peer| peer.needs_after(silence_ticks)).min()
     }
 
     /// Entries came from the log: they go to whoever waits for one of them, and are not kept.
@@ -183,10 +191,9 @@ fn needs_snapshot(common: &Common, progress: &Progress) -> bool {
 }
 
 fn offer_snapshot(common: &mut Common, peer: NodeId, progress: &mut Progress) {
-    if let Some(meta) = common.snapshot.clone() {
-        progress.mode = Mode::Snapshot { last: meta.last.index };
-        common.send(peer, Message::InstallSnapshot(meta));
-    }
+    let meta = common.snapshot.clone().expect("only what a snapshot includes is ever dropped");
+    progress.offer_snapshot(meta.last.index);
+    common.send(peer, Message::InstallSnapshot(meta));
 }
 
 /// Sends from the cache until the window is full or nothing is left.
@@ -238,8 +245,8 @@ fn send_entries(
     send_append(common, peer, prev, entries, read_seq);
 }
 
-/// Sends an append after `prev`, or after our snapshot where `prev` is compacted: then its answer says only that the peer
-/// lives and follows, which is what a heartbeat asks.
+/// Sends an append after `prev`, or after our log's base where `prev` is compacted: then its answer says that the peer lives
+/// and follows, which is what a heartbeat asks, and perhaps that it needs no snapshot any more.
 fn send_append(common: &mut Common, peer: NodeId, prev: Index, entries: Vec<Entry>, read_seq: u64) {
     let prev = common.log.id_at(prev).unwrap_or_else(|| common.log.base());
     let commit_index = common.commit_index();

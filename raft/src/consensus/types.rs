@@ -169,7 +169,7 @@ impl Entry {
     }
 }
 
-/// Describes a snapshot: it replaces the log up to and including `last`.
+/// Describes a snapshot, which replaces the log up to and including `last`; or a place in the log in the same words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotMeta {
     /// Last entry that the snapshot includes.

@@ -11,9 +11,11 @@ use tarpc::context::Context;
 use super::headers::{self, Stamp};
 use super::problem::{Problem, query_problem, refused_by_machine, submit_problem};
 use crate::rpc::client::{
-    Answer, ClientService, OpenSession, Outcome, Query, QueryError, Submit, SubmitError,
+    Answer, ChangeSession, ClientService, OpenSession, Outcome, Query, QueryError, SessionChange,
+    SessionOpened, Submit, SubmitError,
 };
 use crate::server::{ClientServer, Shared};
+use crate::session::MAX_TTL_MS;
 
 /// What the handlers need.
 #[derive(Clone, Debug)]
@@ -45,6 +47,13 @@ struct Limits {
     timeout_ms: Option<u32>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Opening {
+    timeout_ms: Option<u32>,
+    ttl_ms: Option<u64>,
+}
+
 /// A command that is applied.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Applied {
@@ -71,9 +80,12 @@ impl Api {
 
     /// Reads the headers and parameters that all requests of clients have in common.
     pub(super) fn wish(&self, head: &Parts) -> Result<Wish, Problem> {
-        let limits = Parameters::<Limits>::try_from_uri(&head.uri)
-            .map_err(|error| Problem::bad_request(format!("the query string: {error}")))?;
-        let timeout = match limits.0.timeout_ms {
+        let Limits { timeout_ms } = parameters(head)?;
+        self.wish_within(head, timeout_ms)
+    }
+
+    fn wish_within(&self, head: &Parts, timeout_ms: Option<u32>) -> Result<Wish, Problem> {
+        let timeout = match timeout_ms {
             Some(0) => return Err(Problem::bad_request("timeout_ms = 0: give 1 or more")),
             Some(timeout_ms) => Duration::from_millis(timeout_ms.into()),
             None => self.shared.request_timeout,
@@ -86,10 +98,28 @@ impl Api {
         })
     }
 
-    pub(super) async fn open_session(&self, wish: Wish) -> Result<u64, Problem> {
-        let request = OpenSession { forward: wish.forward };
+    pub(super) async fn open_session(&self, head: &Parts) -> Result<SessionOpened, Problem> {
+        let Opening { timeout_ms, ttl_ms } = parameters(head)?;
+        if let Some(ttl_ms) = ttl_ms.filter(|ttl_ms| !(1..=MAX_TTL_MS).contains(ttl_ms)) {
+            let detail = format!("ttl_ms = {ttl_ms}: give 1 to {MAX_TTL_MS}");
+            return Err(Problem::bad_request(detail));
+        }
+        let wish = self.wish_within(head, timeout_ms)?;
+        let request = OpenSession { forward: wish.forward, ttl_ms: ttl_ms.unwrap_or_default() };
         let opened = self.server.clone().open_session(wish.context(), request).await;
-        opened.map(|opened| opened.session).map_err(|error| self.submit_problem(wish, &error))
+        opened.map_err(|error| self.submit_problem(wish, &error))
+    }
+
+    pub(super) async fn change_session(
+        &self,
+        head: &Parts,
+        session: u64,
+        change: SessionChange,
+    ) -> Result<(), Problem> {
+        let wish = self.wish(head)?;
+        let request = ChangeSession { session, change, forward: wish.forward };
+        let changed = self.server.clone().change_session(wish.context(), request).await;
+        changed.map_err(|error| self.submit_problem(wish, &error))
     }
 
     pub(super) async fn submit(&self, wish: Wish, command: Bytes) -> Result<Applied, Problem> {
@@ -151,6 +181,13 @@ impl Api {
         let address = leader.map(|leader| leader.http_address.as_str()).unwrap_or_default();
         if address.is_empty() { problem } else { problem.with_leader(address) }
     }
+}
+
+/// What stands after the `?`.
+fn parameters<T: serde::de::DeserializeOwned>(head: &Parts) -> Result<T, Problem> {
+    let read = Parameters::<T>::try_from_uri(&head.uri);
+    let read = read.map_err(|error| Problem::bad_request(format!("the query string: {error}")))?;
+    Ok(read.0)
 }
 
 /// Beyond every possible `--request-timeout-ms`.

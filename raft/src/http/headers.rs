@@ -30,7 +30,7 @@ pub(super) struct Stamp {
 
 /// Reads a command's name.
 pub(super) fn stamp(headers: &HeaderMap) -> Result<Stamp, Problem> {
-    let session = one(headers, &SESSION)?.map(session_number).transpose()?;
+    let session = one(headers, &SESSION)?.map(named_session).transpose()?;
     let sequence = one(headers, &SEQUENCE)?.map(|text| number(&SEQUENCE, text)).transpose()?;
     let acked_below = one(headers, &ACKED_BELOW)?.map(|text| number(&ACKED_BELOW, text));
     let acked_below = acked_below.transpose()?;
@@ -62,10 +62,15 @@ pub(super) fn forward(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
-fn session_number(text: &str) -> Result<u64, Problem> {
+/// A session as it was given.
+pub(super) fn session_number(text: &str) -> Option<u64> {
     let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = if is_hex { u64::from_str_radix(text, 16).ok() } else { None };
-    number.filter(|number| *number != 0).ok_or_else(|| {
+    number.filter(|number| *number != 0)
+}
+
+fn named_session(text: &str) -> Result<u64, Problem> {
+    session_number(text).ok_or_else(|| {
         bad(&SESSION, "it is the session as POST /v1/sessions gave it, 16 hexadecimal digits")
     })
 }

@@ -142,6 +142,10 @@ mod tests {
             fsync: true,
             version: "0".to_owned(),
             http_address: "h:2".to_owned(),
+            first_index: 1,
+            snapshot_index: 0,
+            snapshot_bytes: 0,
+            log_bytes: 0,
         }
     }
 

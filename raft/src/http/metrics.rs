@@ -25,6 +25,7 @@ use crate::metrics::{Histogram, Metrics};
 use crate::pipeline::digest_commits::CommitsStatus;
 use crate::pipeline::digest_entries::role_name;
 use crate::roster_link::Sight;
+use crate::snapshot::Description;
 
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const ROLES: [&str; 5] = ["follower", "pre-candidate", "candidate", "leader", "learner"];
@@ -40,6 +41,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Problem>
         metrics: Arc::clone(&api.shared.metrics),
         name: api.shared.node.name.clone(),
         fsync: api.shared.fsync,
+        snapshot: api.shared.receiver.shelf().store().newest(),
     };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(scrape));
@@ -57,6 +59,7 @@ struct Scrape {
     metrics: Arc<Metrics>,
     name: String,
     fsync: bool,
+    snapshot: Option<Description>,
 }
 
 impl Collector for Scrape {
@@ -66,6 +69,7 @@ impl Collector for Scrape {
         self.encode_raft(&mut page)?;
         self.encode_requests(&mut page)?;
         self.encode_log(&mut page)?;
+        self.encode_snapshots(&mut page)?;
         self.encode_neighbours(&mut page)?;
         encode_process(&mut page)
     }
@@ -174,8 +178,37 @@ impl Scrape {
         )?;
         let bytes = metrics.log_bytes.load(Ordering::Relaxed);
         page.gauge("outrigger_log_bytes", "Size of the log's files", bytes)?;
+        let first = self.status.first_index.0;
+        page.gauge("outrigger_log_first_index", "First entry that the log holds", first)?;
         let stalled = metrics.log_stalled().as_secs_f64();
         page.gauge("outrigger_log_stalled_seconds", "Since when the log finishes nothing", stalled)
+    }
+
+    fn encode_snapshots(&self, page: &mut Page<'_>) -> fmt::Result {
+        let metrics = &self.metrics;
+        let index = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.meta.last.index.0);
+        page.gauge("outrigger_snapshot_index", "Last entry of the newest snapshot", index)?;
+        let bytes = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
+        page.gauge("outrigger_snapshot_bytes", "Size of the newest snapshot", bytes)?;
+        page.counters(
+            "outrigger_snapshots",
+            "Snapshots of the state machine, by what became of them",
+            [
+                ("taken", metrics.snapshots_taken.get()),
+                ("failed", metrics.snapshots_failed.get()),
+                ("installed", metrics.snapshots_installed.get()),
+            ],
+        )?;
+        page.counter(
+            "outrigger_snapshot_sent_bytes",
+            "Bytes of snapshots sent to peers",
+            metrics.snapshot_bytes_sent.get(),
+        )?;
+        page.counter(
+            "outrigger_snapshot_received_bytes",
+            "Bytes of snapshots that came from leaders",
+            metrics.snapshot_bytes_received.get(),
+        )
     }
 
     fn encode_neighbours(&self, page: &mut Page<'_>) -> fmt::Result {

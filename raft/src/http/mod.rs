@@ -10,7 +10,9 @@
 //! | `PUT /v1/kv/{key}` | sets a key of the key-value machine to the body | 204 |
 //! | `GET /v1/kv/{key}` | reads it | 200, the value; 404 when there is none |
 //! | `DELETE /v1/kv/{key}` | removes it | 204; 404 when there was nothing to remove |
-//! | `POST /v1/sessions` | opens a session | 201, `{"session": "…"}` |
+//! | `POST /v1/sessions` | opens a session; `?ttl_ms=N` says how long it lives unused, a day at most, else an hour | 201, `{"session": "…", "ttl_ms": N}` |
+//! | `PUT /v1/sessions/{id}` | renews it, as a command under it does | 204; 410 when it is not known any more |
+//! | `DELETE /v1/sessions/{id}` | closes it | 204, also when it is closed already |
 //! | `GET /v1/status`, `GET /v1/members` | this node's view of itself and of the others | 200, JSON as of `raft-client --output json` |
 //! | `GET /livez` | whether the process is at work | 200 or 503 |
 //! | `GET /readyz` | whether requests should be sent here; `?verbose` lists the checks | 200 or 503 |

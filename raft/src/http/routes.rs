@@ -17,6 +17,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/submit", post(raw::submit))
         .route("/v1/query", post(raw::query))
         .route("/v1/sessions", post(raw::open_session))
+        .route("/v1/sessions/{session}", put(raw::renew_session).delete(raw::close_session))
         .route("/v1/kv/", get(kv::no_key).put(kv::no_key).delete(kv::no_key))
         .route("/v1/kv/{*key}", put(kv::put).get(kv::get).delete(kv::delete))
         .route("/v1/status", get(status::status))
@@ -31,7 +32,7 @@ pub(super) fn router(api: Api) -> Router {
 }
 
 async fn no_such_route() -> Problem {
-    let detail = "there are /v1/submit, /v1/query, /v1/sessions, /v1/kv/KEY, /v1/status, /v1/members, /livez, /readyz and /metrics";
+    let detail = "there are /v1/submit, /v1/query, /v1/sessions, /v1/sessions/ID, /v1/kv/KEY, /v1/status, /v1/members, /livez, /readyz and /metrics";
     Problem::new(Kind::NoSuchRoute, detail)
 }
 

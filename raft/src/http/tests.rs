@@ -25,6 +25,7 @@ use crate::roster_link::Sight;
 use crate::rpc::client::{Answer, MAX_COMMAND_BYTES, MemberStatus, Outcome};
 use crate::rpc::wire::Listener;
 use crate::server::Shared;
+use crate::transfer::Receiver;
 
 /// Far above what anything takes.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -87,6 +88,8 @@ async fn serve_as(script: Script, adapt: fn(Connections) -> Connections) -> Serv
     let sight = Sight { members: Arc::new([leader]), ..Sight::default() };
     let status = CommitsStatus { applied: Index(3), machine: Arc::from("attached") };
     let shared = Shared {
+        snapshot_orders: mpsc::channel(1).0,
+        receiver: Receiver::idle(dir.path(), &node),
         node,
         inbox,
         routes: watch::channel(routes()).1,
@@ -152,7 +155,9 @@ impl Stage {
             term: Term(7),
             leader: Some(LEADER),
             commit_index: Index(3),
+            first_index: Index(1),
             last: LogId::new(Term(7), Index(4)),
+            snapshot_index: Index(0),
             membership: Membership { voters: [self.id].into(), ..Membership::default() },
             membership_index: Index(1),
             membership_committed: true,
@@ -242,7 +247,12 @@ async fn a_named_command_keeps_its_name_and_a_session_is_named_as_it_was_given()
     let served = serve(Script::default()).await;
     let reply = served.ask("POST /v1/sessions", &[], "").await;
     assert_eq!((reply.status, reply.header("outrigger-session")), (201, Some("0000000000000005")));
-    assert_eq!(reply.body, br#"{"session":"0000000000000005"}"#);
+    assert_eq!(reply.body, br#"{"session":"0000000000000005","ttl_ms":3600000}"#);
+    let reply = served.ask("POST /v1/sessions?ttl_ms=90000", &[], "").await;
+    assert_eq!(reply.body, br#"{"session":"0000000000000005","ttl_ms":90000}"#);
+    for line in ["PUT /v1/sessions/0000000000000005", "DELETE /v1/sessions/0000000000000005"] {
+        assert_eq!(served.ask(line, &[], "").await.status, 204, "{line}");
+    }
     let name = ["Outrigger-Session: 0000000000000005", "Outrigger-Sequence: 9"];
     served.ask("POST /v1/submit", &name, "x").await;
     let acked = [name[0], name[1], "Outrigger-Acked-Below: 8"];
@@ -254,8 +264,17 @@ async fn a_named_command_keeps_its_name_and_a_session_is_named_as_it_was_given()
         .collect();
     assert_eq!(
         names,
-        [(Kind::OpenSession, 0, 0, 0), (Kind::Apply, 5, 9, 1), (Kind::Apply, 5, 9, 8)]
+        [
+            (Kind::OpenSession, 0, 0, 0),
+            (Kind::OpenSession, 0, 0, 0),
+            (Kind::RenewSession, 5, 0, 0),
+            (Kind::CloseSession, 5, 0, 0),
+            (Kind::Apply, 5, 9, 1),
+            (Kind::Apply, 5, 9, 8)
+        ]
     );
+    let bodies: Vec<&[u8]> = commands[..2].iter().map(|opening| &opening.body[..]).collect();
+    assert_eq!(bodies, [3_600_000u64.to_be_bytes(), 90_000u64.to_be_bytes()]);
 }
 
 #[tokio::test]
@@ -320,6 +339,9 @@ async fn what_became_of_a_command_is_told_by_status_and_document() {
             assert_eq!(reply.header("outrigger-index"), has_place.then_some("5"), "{line}");
         }
     }
+    let expired = Script { submit: Err(SubmitRefused::SessionExpired), ..Script::default() };
+    let reply = serve(expired).await.ask("PUT /v1/sessions/0000000000000005", &[], "").await;
+    assert_eq!((reply.status, reply.problem().0.as_str()), (410, "session-expired"));
     let forgotten = Script { submit: Ok((Index(5), Outcome::AlreadyApplied)), ..Script::default() };
     let reply = serve(forgotten).await.ask("POST /v1/submit", &[], "x").await;
     assert_eq!((reply.status, reply.header("outrigger-result")), (204, Some("not-kept")));
@@ -413,6 +435,13 @@ async fn bad_requests_are_told_what_is_wrong_and_reach_nobody() {
         ("POST /v1/submit?timeout=5", nothing, 400, "bad-request"),
         ("POST /v1/submit?timeout_ms=soon", nothing, 400, "bad-request"),
         ("POST /v1/submit?timeout_ms=0", nothing, 400, "bad-request"),
+        ("POST /v1/submit?ttl_ms=5", nothing, 400, "bad-request"),
+        ("POST /v1/sessions?ttl_ms=0", nothing, 400, "bad-request"),
+        ("POST /v1/sessions?ttl_ms=86400001", nothing, 400, "bad-request"),
+        ("POST /v1/sessions?ttl_ms=soon", nothing, 400, "bad-request"),
+        ("PUT /v1/sessions/5", nothing, 400, "bad-request"),
+        ("DELETE /v1/sessions/000000000000000g", nothing, 400, "bad-request"),
+        ("GET /v1/sessions/0000000000000005", nothing, 405, "method-not-allowed"),
         ("POST /v1/submit", &[half_named], 400, "bad-request"),
         ("POST /v1/query", &["Outrigger-Forward: maybe"], 400, "bad-request"),
         ("GET /readyz?verbos", nothing, 400, "bad-request"),

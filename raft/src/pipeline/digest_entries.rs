@@ -3,6 +3,8 @@
 //! It drains all events that wait, steps the core, and hands out what to do: log and peers together, then whatever became
 //! ready. It never waits for a full queue; past a bound a caller is told `Busy`, and the ticking goes on.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use super::feed::Feed;
 use super::handover::{HandoverOutcome, HandoverRefused, Handovers};
 use super::outbox::Outbox;
 use super::pending::{Pending, Waiting};
+use super::turns::Turns;
 use super::{
     Committed, FromCommits, QueryOutcome, QueryRefused, Read, Reply, SubmitOutcome, SubmitRefused,
     Tickets, ToCommits,
@@ -21,10 +24,11 @@ use crate::command::{Command, Kind};
 use crate::consensus::{
     BatchNo, Entry, Envelope, Event, Fetch, HardState, Index, Input, LogId, Membership,
     MembershipChange, Message, NodeId, Output, Payload, Persist, Proposal, ProposalId, Raft,
-    ReadId, Refusal, RoleName, Status, Token,
+    ReadId, Refusal, RoleName, SnapshotMeta, Status, Token,
 };
 use crate::roster::{Autopilot, Candidate};
-use crate::rpc::peer::LeaveAnswer;
+use crate::rpc::peer::{LeaveAnswer, TurnRequest};
+use crate::session::{Image, Name};
 
 /// Callers that wait in both stages, those of commands and of reads each; one more is refused with `Busy`.
 pub const MAX_WAITING_CALLERS: usize = 16 * 1024;
@@ -35,7 +39,7 @@ const HOUSEKEEPING_TICKS: u64 = 5;
 /// A peer's request that the core does not answer is forgotten after this many ticks; the peer asks again.
 const PEER_ANSWER_TICKS: u64 = 1_000;
 
-/// A client's command, or with `kind` [`Kind::OpenSession`] its wish for a session.
+/// A client's command, or with another `kind` than [`Kind::Apply`] its wish concerning a session.
 #[derive(Debug)]
 pub struct Submission {
     /// What it asks for.
@@ -99,6 +103,43 @@ pub enum EntriesEvent {
         /// Consecutive entries, at least one.
         entries: Vec<Entry>,
     },
+    /// What the second stage was to be fed is not in the log any more.
+    FeedGone {
+        /// The cursor's generation.
+        generation: u64,
+    },
+    /// A snapshot of our own is durable.
+    SnapshotTaken {
+        /// It.
+        meta: SnapshotMeta,
+        /// Last entry of the oldest one that is kept: the log goes on from that, too.
+        oldest: Index,
+    },
+    /// The log may drop everything up to here after the snapshot that was taken last.
+    Trailing(Index),
+    /// Somebody takes a snapshot up to this entry and wants to know what to call it.
+    Describe {
+        /// Its last entry.
+        index: Index,
+        /// None when the log does not know that entry, or it is not committed.
+        reply: Reply<Option<SnapshotMeta>>,
+    },
+    /// A node wants to take a snapshot of its own.
+    SnapshotTurn {
+        /// Which.
+        node: NodeId,
+        /// What it wants.
+        request: TurnRequest,
+        /// Whether it is its turn; the error is who may lead instead of us.
+        reply: Reply<Result<bool, Option<NodeId>>>,
+    },
+    /// A snapshot from the leader is durable.
+    SnapshotReceived {
+        /// The snapshot.
+        meta: SnapshotMeta,
+        /// The session table in it.
+        image: Box<Image>,
+    },
     /// From the second stage.
     FromCommits(FromCommits),
     /// What gossip knows now.
@@ -152,6 +193,12 @@ pub struct EntriesActions {
     pub send: Vec<Envelope>,
     /// Read from the log.
     pub fetch: Vec<(FetchFor, Fetch, usize)>,
+    /// Ask the log how far it may be compacted if it is to go on from this entry, with some before it.
+    pub trailing: Option<Index>,
+    /// Ask the log what the entries above this one weigh: a snapshot holds the rest.
+    pub weigh_after: Option<Index>,
+    /// The log begins after this entry now: for the log, after so many of `persist`, which may go on from there.
+    pub compact: Vec<(usize, SnapshotMeta)>,
     /// Give to the second stage, in order.
     pub to_commits: Vec<ToCommits>,
     /// Tell the operator; a change of the configuration also changes the links to peers.
@@ -174,6 +221,12 @@ pub struct DigestEntries {
     peers_waiting: BTreeMap<Token, (oneshot::Sender<Envelope>, u64)>,
     outbox: Outbox,
     feed: Feed,
+    /// The snapshot that was taken last, until the log has said what may go.
+    taken: Option<SnapshotMeta>,
+    turns: Turns,
+    turn_ticks: u64,
+    /// The session table of a snapshot from the leader, while the core looks at that snapshot.
+    received: Option<Box<Image>>,
     /// Latest stamp in our log: stamps never fall.
     time_ms: u64,
     autopilot: Autopilot,
@@ -198,6 +251,10 @@ impl DigestEntries {
             peers_waiting: BTreeMap::new(),
             outbox: Outbox::default(),
             feed: Feed::new(first),
+            taken: None,
+            turns: Turns::default(),
+            turn_ticks: 1,
+            received: None,
             time_ms: 0,
             autopilot,
             handovers: Handovers::default(),
@@ -206,6 +263,19 @@ impl DigestEntries {
         };
         stage.note_stamps(tail);
         stage
+    }
+
+    /// Begins with a snapshot whose session table has this log time: no later stamp may be earlier.
+    #[must_use]
+    pub fn after_time(mut self, time_ms: u64) -> Self {
+        self.time_ms = self.time_ms.max(time_ms);
+        self
+    }
+
+    /// Lets turns to take a snapshot last for so long.
+    #[must_use]
+    pub fn with_turns(self, turn_ticks: u64) -> Self {
+        Self { turn_ticks, ..self }
     }
 
     /// Digests everything that waits. `clock_ms` is the wall clock, for stamps only.
@@ -277,6 +347,23 @@ impl DigestEntries {
                     self.hand_on(entries, actions);
                 }
             }
+            EntriesEvent::FeedGone { generation } => self.miss(generation),
+            EntriesEvent::SnapshotTaken { meta, oldest } => {
+                actions.trailing = Some(oldest.min(meta.last.index));
+                actions.weigh_after = Some(meta.last.index);
+                self.taken = Some(meta);
+            }
+            EntriesEvent::Trailing(index) => self.hold_snapshot(index, actions),
+            EntriesEvent::Describe { index, reply } => {
+                drop(reply.send(self.raft().describe(index)));
+            }
+            EntriesEvent::SnapshotTurn { node, request, reply } => {
+                // Whoever asked may have gone.
+                let _unheard = reply.send(self.take_turns(node, request));
+            }
+            EntriesEvent::SnapshotReceived { meta, image } => {
+                self.receive_snapshot(meta, image, actions);
+            }
             EntriesEvent::FromCommits(message) => self.hear_from_commits(message, actions),
             EntriesEvent::Candidates(candidates) => self.autopilot.candidates(&candidates),
             EntriesEvent::Bootstrap(membership) => self.step(Input::Bootstrap(membership), actions),
@@ -346,15 +433,16 @@ impl DigestEntries {
         let Submission { kind, session, sequence, acked_below, body, patience_ticks, reply } =
             submission;
         let expires = self.now.saturating_add(patience_ticks);
-        let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue() };
+        let name = Name::new(session, sequence).filter(|_| kind == Kind::Apply);
+        let waiting = Waiting { reply, expires, ticket: self.commands_waiting.issue(), name };
         if self.draining {
             return waiting.answer(Err(SubmitRefused::NotLeader { leader: self.other_leader() }));
         }
         if self.commands_waiting.outstanding() > MAX_WAITING_CALLERS {
             return waiting.answer(Err(SubmitRefused::Busy));
         }
-        self.time_ms = self.time_ms.max(clock_ms);
-        let time_ms = self.time_ms;
+        // Remembered only once it is in the log: this node may not lead, and its clock may be wrong for a moment.
+        let time_ms = self.time_ms.max(clock_ms);
         let command = Command { kind, time_ms, session, sequence, acked_below, body };
         let id = ProposalId(self.fresh_id());
         proposals.push(Proposal { id, command: command.encode() });
@@ -465,34 +553,9 @@ impl DigestEntries {
             FromCommits::Taken(last) => self.feed.taken(last),
             FromCommits::Applied(index) => self.step(Input::Applied(index), actions),
             FromCommits::Attach { attachment, applied, from } => {
-                let answer = if let Some(reason) = self.objection(applied) {
-                    ToCommits::MachineRefused { attachment, reason }
-                } else {
-                    self.feed.restart(from);
-                    ToCommits::FeedStarted { attachment }
-                };
-                actions.to_commits.push(answer);
+                actions.to_commits.push(self.take_on(attachment, applied, from));
             }
         }
-    }
-
-    /// Why a state machine that has applied `applied` cannot belong to this log. Only durable entries are ever applied, so
-    /// one that is beyond our log, or holds another entry than ours, was fed from another log.
-    fn objection(&self, applied: LogId) -> Option<String> {
-        let last = self.raft().last();
-        if applied.index > last.index {
-            return Some(format!(
-                "it has applied entry {} and our log ends at {}: it was fed from another log; give each raft its own state machine, or empty the machine's directory to have it rebuilt",
-                applied.index, last.index
-            ));
-        }
-        let term = self.raft().term_at(applied.index).filter(|_| applied.index.0 > 0)?;
-        (term != applied.term).then(|| {
-            format!(
-                "its entry {} is of term {}, ours of term {term}: it was fed from another log; empty the machine's directory to have it rebuilt",
-                applied.index, applied.term
-            )
-        })
     }
 
     fn fresh_id(&mut self) -> u64 {
@@ -520,6 +583,12 @@ impl DigestEntries {
             self.outbox.handed(persist.batch);
             self.note_stamps(&persist.append);
             actions.persist.push(persist);
+        }
+        if let Some(meta) = output.install {
+            self.install(meta, actions);
+        }
+        if let Some(base) = output.compact {
+            self.note_base(base, actions);
         }
         self.dispatch(output.messages, actions);
         let free = self.outbox.hold(output.messages_after_sync);

@@ -34,6 +34,13 @@ impl Feed {
         self.generation += 1;
     }
 
+    /// What stands before `first` is not in the log any more.
+    pub(super) fn skip_to(&mut self, first: Index) {
+        if self.next < first {
+            self.restart(first);
+        }
+    }
+
     /// First entry that may be handed on now and the room for it in bytes; none when there is nothing to do.
     pub(super) fn wanted(&self, ready: Index) -> Option<(Index, usize)> {
         let room = FEED_WINDOW_BYTES.checked_sub(self.handed_bytes).filter(|room| *room > 0)?;

@@ -17,14 +17,16 @@ mod feed;
 pub mod handover;
 mod outbox;
 pub mod pending;
+mod turns;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::consensus::{Entry, Index, LogId, NodeId};
+use crate::consensus::{Entry, Index, LogId, NodeId, SnapshotMeta};
 use crate::rpc::client::{Answer, Outcome};
+use crate::session::Image;
 use pending::Waiting;
 
 /// A handle that answers one caller. It travels with the request and is used once.
@@ -151,6 +153,24 @@ pub enum ToCommits {
         /// For people.
         reason: String,
     },
+    /// The state machine lacks entries that the log no longer holds: it has to load this snapshot first.
+    MachineBehind {
+        /// Which attachment.
+        attachment: u64,
+        /// The newest snapshot that we hold.
+        snapshot: SnapshotMeta,
+    },
+    /// A snapshot from the leader has replaced the log up to its last entry; what follows starts right after it.
+    Install {
+        /// The snapshot.
+        meta: SnapshotMeta,
+        /// The session table that came with it, which may be of a later entry than the machine's part.
+        image: Box<Image>,
+        /// Callers whose entries stood where the snapshot stands now.
+        callers: Vec<Waiting>,
+    },
+    /// The log no longer holds the entries up to here: no state machine will be fed them.
+    Compacted(Index),
     /// A read that may be answered once `read_index` is applied.
     Query {
         /// The state must hold everything up to here.

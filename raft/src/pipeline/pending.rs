@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::consensus::{Index, LogId, NodeId, Term};
 
 use super::{Reply, SubmitOutcome, SubmitRefused, Ticket};
+use crate::session::Name;
 
 /// A caller and how long it waits.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Waiting {
     pub expires: u64,
     /// Counts it as waiting until it is answered.
     pub ticket: Ticket,
+    /// What its command is known by in the session table.
+    pub name: Option<Name>,
 }
 
 impl Waiting {
@@ -49,12 +52,18 @@ impl Pending {
             } else if index == id.index {
                 waiting.answer(Err(SubmitRefused::NotLeader { leader }));
             } else {
-                // Only a snapshot from a leader skips indexes, and it does not tell their terms.
+                // Only a machine that is ahead of a snapshot from the leader lets indexes be skipped.
                 let reason = "replaced by a snapshot from the leader".to_owned();
                 waiting.answer(Err(SubmitRefused::Unknown { reason }));
             }
         }
         own
+    }
+
+    /// A snapshot stands in the place of the entries up to `last`: takes out their callers.
+    pub fn take_replaced(&mut self, last: Index) -> Vec<Waiting> {
+        let rest = self.by_place.split_off(&(last.next(), Term::default()));
+        std::mem::replace(&mut self.by_place, rest).into_values().collect()
     }
 
     /// Tells every caller whose time is up what is known: `committed` says whether an entry is in the log for good.
@@ -82,7 +91,7 @@ mod tests {
 
     fn waiting(expires: u64) -> (Waiting, oneshot::Receiver<SubmitOutcome>) {
         let (reply, answer) = oneshot::channel();
-        (Waiting { reply, expires, ticket: Ticket::default() }, answer)
+        (Waiting { reply, expires, ticket: Ticket::default(), name: None }, answer)
     }
 
     #[test]
@@ -105,6 +114,21 @@ mod tests {
         pending.insert(id(4, 1), skipped);
         assert!(pending.take_committed(id(6, 2), None).is_none());
         assert!(matches!(answer.try_recv().unwrap(), Err(SubmitRefused::Unknown { .. })));
+    }
+
+    #[test]
+    fn callers_of_replaced_entries_are_taken_out_and_the_others_stay() {
+        let mut pending = Pending::default();
+        let mut answers = Vec::new();
+        for index in [4, 6, 7] {
+            let (replaced, answer) = waiting(index);
+            pending.insert(id(index, 1), replaced);
+            answers.push(answer);
+        }
+        let expiries = |taken: Vec<Waiting>| taken.iter().map(|w| w.expires).collect::<Vec<_>>();
+        assert_eq!(expiries(pending.take_replaced(Index(6))), [4, 6]);
+        assert_eq!(expiries(pending.take_replaced(Index(6))), [] as [u64; 0]);
+        assert!(pending.take_committed(id(7, 1), None).is_some());
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub const SESSION_WINDOW: u64 = 1024;
 /// What a raft process does for clients. All calls may be made to any node.
 #[tarpc::service]
 pub trait ClientService {
-    /// Opens a session: its number makes retries safe. Costs one log entry. A session lives until it is the least
-    /// recently used of too many.
+    /// Opens a session: its number makes retries safe. Costs one log entry. A session lives until it was not used for its
+    /// time to live, or is the least recently used of too many.
     async fn open_session(request: OpenSession) -> Result<SessionOpened, SubmitError>;
     /// Appends a command and waits until it is applied on the node that led when it was committed.
     async fn submit(request: Submit) -> Result<Submitted, SubmitError>;
@@ -37,6 +37,8 @@ pub trait ClientService {
     /// Tells what this raft process logs, and changes it first if a filter is given: until the process ends, or reads its
     /// settings again. The error says why the filter cannot be used; then nothing was changed.
     async fn log_filter(filter: Option<String>) -> Result<LogFilter, String>;
+    /// Renews or closes a session. Costs one log entry. May be repeated: closing one that is closed is no error.
+    async fn change_session(request: ChangeSession) -> Result<(), SubmitError>;
 }
 
 /// Asks for a session.
@@ -44,6 +46,8 @@ pub trait ClientService {
 pub struct OpenSession {
     /// Whether a node that does not lead passes the request on; otherwise it answers [`SubmitError::NotLeader`].
     pub forward: bool,
+    /// How long it shall live unused, in milliseconds by the stamps of the log's commands; zero = an hour.
+    pub ttl_ms: u64,
 }
 
 /// A fresh session.
@@ -51,6 +55,28 @@ pub struct OpenSession {
 pub struct SessionOpened {
     /// Its number; never used again.
     pub session: u64,
+    /// How long it lives unused, in milliseconds: what was asked for, but a day at most.
+    pub ttl_ms: u64,
+}
+
+/// What to do with a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionChange {
+    /// Counts as a use, as a command would: it lives on for its time to live.
+    Renew,
+    /// Ends it: no command is taken under its number any more. What was submitted under it has to be settled before.
+    Close,
+}
+
+/// Renews or closes a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeSession {
+    /// From [`SessionOpened`].
+    pub session: u64,
+    /// What to do.
+    pub change: SessionChange,
+    /// Whether a node that does not lead passes the request on; otherwise it answers [`SubmitError::NotLeader`].
+    pub forward: bool,
 }
 
 /// A command with what makes its retry safe.
@@ -247,6 +273,14 @@ pub struct NodeStatus {
     pub version: String,
     /// `host:port` of its HTTP port.
     pub http_address: String,
+    /// First entry that its log holds.
+    pub first_index: u64,
+    /// Last entry of its newest snapshot; zero without one.
+    pub snapshot_index: u64,
+    /// Size of that snapshot's file.
+    pub snapshot_bytes: u64,
+    /// Size of the log's files.
+    pub log_bytes: u64,
 }
 
 impl NodeStatus {

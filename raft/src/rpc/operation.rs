@@ -26,6 +26,12 @@ pub enum Operation {
         /// Node id; zero means the node that is asked.
         node: u64,
     },
+    /// The node takes a snapshot of its state machine and makes its log shorter. Answered with [`Operated::Snapshot`] once it
+    /// is durable.
+    Snapshot {
+        /// Node id; zero means the node that is asked.
+        node: u64,
+    },
 }
 
 /// A wish, and whether it may be passed on.
@@ -46,6 +52,15 @@ pub enum Operated {
     Left {
         /// Its id.
         node: u64,
+    },
+    /// This node holds a snapshot of everything that its state machine had applied when the wish reached it.
+    Snapshot {
+        /// Its id.
+        node: u64,
+        /// Last entry that the snapshot includes.
+        index: u64,
+        /// Size of its file.
+        bytes: u64,
     },
 }
 
@@ -97,6 +112,12 @@ pub enum OperationError {
     /// The node stays in the configuration.
     #[error("it stays: {reason}")]
     MayNotLeave {
+        /// Why.
+        reason: String,
+    },
+    /// There is no new snapshot; the one before stays.
+    #[error("no snapshot: {reason}")]
+    NoSnapshot {
         /// Why.
         reason: String,
     },

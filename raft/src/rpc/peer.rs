@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use tarpc::client::NewClient;
 use tokio::task::JoinHandle;
 
-use super::client::{Answer, ConnectError, Outcome, QueryError, SubmitError};
+use super::client::{Answer, ConnectError, Outcome, QueryError, SessionChange, SubmitError};
 use super::operation::{Operated, Operation, OperationError};
 use super::wire::{self, Endpoint, Hello, Io};
-use crate::consensus::{AppendResponse, LogId, Term, VoteRequest, VoteResponse};
+use crate::consensus::{
+    AppendResponse, LogId, SnapshotMeta, SnapshotResponse, Term, VoteRequest, VoteResponse,
+};
 
 /// What rafts do for each other (paper Figure 2).
 #[tarpc::service]
@@ -29,6 +31,96 @@ pub trait PeerService {
     async fn forward(batch: Vec<Forward>) -> Answers;
     /// More answers to a batch.
     async fn forward_rest(ticket: u64) -> Answers;
+    /// Offers a snapshot to a node that is behind the log. Answers how many bytes of it are there already.
+    async fn offer_snapshot(offer: SnapshotOffer) -> Result<u64, SnapshotRefusal>;
+    /// Brings the next piece of it. Answers how many bytes are there now, so a repeated piece does no harm; with the last one the
+    /// whole is durable.
+    async fn write_snapshot(piece: SnapshotPiece) -> Result<u64, SnapshotRefusal>;
+    /// Installs the snapshot that has arrived (paper Figure 13).
+    async fn install_snapshot(request: InstallSnapshot) -> InstallReply;
+}
+
+/// A snapshot that the sender holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotOffer {
+    /// Leader's term.
+    pub term: Term,
+    /// Names the very file: what is there of another one is of no use.
+    pub id: u128,
+    /// What it replaces.
+    pub meta: SnapshotMeta,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
+/// A piece of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPiece {
+    /// From the offer.
+    pub term: Term,
+    /// From the offer.
+    pub id: u128,
+    /// Where the piece starts in the file.
+    pub offset: u64,
+    /// The piece; what it holds is checked by the file's own checksums.
+    pub bytes: Bytes,
+}
+
+/// Why a snapshot, or a piece of it, is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum SnapshotRefusal {
+    /// Another transfer has begun since, by this or another leader.
+    #[error("another transfer has taken its place")]
+    Superseded,
+    /// The piece does not start where the last one ended.
+    #[error("{have} bytes are there, the piece starts at {got}")]
+    WrongOffset {
+        /// Bytes that are there.
+        have: u64,
+        /// As in the request.
+        got: u64,
+    },
+    /// What has arrived is not what was offered; it was thrown away.
+    #[error("thrown away: {reason}")]
+    Bad {
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// It cannot be stored, now.
+    #[error("cannot be stored: {reason}")]
+    Storage {
+        /// What the system says.
+        reason: String,
+    },
+}
+
+/// Arguments of `install_snapshot`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallSnapshot {
+    /// Leader's term.
+    pub term: Term,
+    /// The snapshot that has arrived.
+    pub meta: SnapshotMeta,
+}
+
+/// Answer to `install_snapshot`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallReply {
+    /// Answerer's term.
+    pub term: Term,
+    /// Outcome.
+    pub response: SnapshotResponse,
+}
+
+/// What a node wants of the leader about taking a snapshot of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TurnRequest {
+    /// A turn.
+    Wanted,
+    /// To go on with the turn that it has.
+    Held,
+    /// Nothing more.
+    Over,
 }
 
 /// Arguments of `append_entries`.
@@ -93,6 +185,8 @@ pub enum Forward {
     OpenSession {
         /// Time that is left to answer, in milliseconds.
         remaining_ms: u32,
+        /// How long it shall live unused, in milliseconds; zero = the default.
+        ttl_ms: u64,
     },
     /// A read.
     Query {
@@ -110,6 +204,17 @@ pub enum Forward {
     },
     /// The sender wants to leave: answered at once, and to be repeated for as long as it wants to.
     Leave,
+    /// The sender wants to take a snapshot: answered at once.
+    SnapshotTurn(TurnRequest),
+    /// A session that is to be renewed or closed.
+    ChangeSession {
+        /// The session.
+        session: u64,
+        /// What to do with it.
+        change: SessionChange,
+        /// Time that is left to answer, in milliseconds.
+        remaining_ms: u32,
+    },
 }
 
 /// Answers to some requests of a batch.
@@ -143,7 +248,7 @@ pub enum LeaveAnswer {
 /// Answer to a [`Forward`] of the same kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarded {
-    /// To a command or a new session: its index (a session's number is its index).
+    /// To a command, a new session or a change of one: its index (a session's number is its index).
     Submit(Result<(u64, Outcome), SubmitError>),
     /// To a read.
     Query(Result<Answer, QueryError>),
@@ -151,6 +256,8 @@ pub enum Forwarded {
     Operate(Result<Operated, OperationError>),
     /// To a node that wants to leave.
     Leave(Result<LeaveAnswer, OperationError>),
+    /// To a node that wants to take a snapshot: whether it may.
+    SnapshotTurn(Result<bool, OperationError>),
 }
 
 /// A connection to a peer.

@@ -1,6 +1,7 @@
 //! The clients' contract, translated into events of the first stage. A node that does not lead passes requests on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,17 +12,19 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::Shared;
-use crate::command::Kind;
+use crate::command::{Command, Kind};
 use crate::consensus::{Membership, NodeId, Status};
 use crate::forward::ForwardItem;
 use crate::pipeline::digest_entries::{EntriesEvent, MAX_WAITING_CALLERS, Submission, role_name};
 use crate::pipeline::{QueryRefused, SubmitRefused};
 use crate::rpc::client::{
-    Answer, ClientService, LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus, NodeStatus,
-    OpenSession, Outcome, Query, QueryError, SessionOpened, Submit, SubmitError, Submitted,
+    Answer, ChangeSession, ClientService, LeaderHint, LogFilter, MAX_COMMAND_BYTES, MemberStatus,
+    NodeStatus, OpenSession, Outcome, Query, QueryError, SessionChange, SessionOpened, Submit,
+    SubmitError, Submitted,
 };
 use crate::rpc::operation::{Operate, Operated, OperationError};
 use crate::rpc::peer::Forward;
+use crate::session::granted_ttl_ms;
 
 /// Answers leave this much before the caller's deadline, so that they still arrive: an eighth of the time that there is, within
 /// these bounds. The stages look only every 50 ms whose time is up.
@@ -46,16 +49,35 @@ impl ClientServer {
         due: Instant,
         request: OpenSession,
     ) -> Result<SessionOpened, SubmitError> {
+        let ttl_ms = granted_ttl_ms(request.ttl_ms);
         let opening = Submit {
             session: 0,
             sequence: 0,
             acked_below: 0,
-            command: Bytes::new(),
+            command: Command::ttl_body(ttl_ms),
             forward: request.forward,
         };
-        let forward = |remaining_ms| Forward::OpenSession { remaining_ms };
+        let forward = |remaining_ms| Forward::OpenSession { remaining_ms, ttl_ms };
         let (session, _) = self.carry(due, Kind::OpenSession, &opening, forward).await?;
-        Ok(SessionOpened { session })
+        Ok(SessionOpened { session, ttl_ms })
+    }
+
+    /// Returns where the change stands in the log.
+    pub(super) async fn change_session_until(
+        &self,
+        due: Instant,
+        request: ChangeSession,
+    ) -> Result<u64, SubmitError> {
+        let ChangeSession { session, change, forward } = request;
+        let kind = match change {
+            SessionChange::Renew => Kind::RenewSession,
+            SessionChange::Close => Kind::CloseSession,
+        };
+        let (sequence, acked_below, command) = (0, 0, Bytes::new());
+        let changing = Submit { session, sequence, acked_below, command, forward };
+        let forward = |remaining_ms| Forward::ChangeSession { session, change, remaining_ms };
+        let (index, _) = self.carry(due, kind, &changing, forward).await?;
+        Ok(index)
     }
 
     pub(super) async fn submit_until(
@@ -300,6 +322,7 @@ impl ClientService for ClientServer {
         };
         let node = &self.shared.node;
         let commits = self.shared.commits.borrow().clone();
+        let snapshot = self.shared.receiver.shelf().store().newest();
         let ids =
             |ids: &std::collections::BTreeSet<NodeId>| ids.iter().map(NodeId::to_string).collect();
         NodeStatus {
@@ -323,6 +346,10 @@ impl ClientService for ClientServer {
             fsync: self.shared.fsync,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             http_address: node.http_address.clone(),
+            first_index: status.first_index.0,
+            snapshot_index: snapshot.as_ref().map_or(0, |snapshot| snapshot.meta.last.index.0),
+            snapshot_bytes: snapshot.map_or(0, |snapshot| snapshot.bytes),
+            log_bytes: self.shared.metrics.log_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -355,6 +382,14 @@ impl ClientService for ClientServer {
 
     async fn operate(self, context: Context, request: Operate) -> Result<Operated, OperationError> {
         self.operate_until(in_time(context), request).await
+    }
+
+    async fn change_session(
+        self,
+        context: Context,
+        request: ChangeSession,
+    ) -> Result<(), SubmitError> {
+        self.change_session_until(self.due(context), request).await.map(drop)
     }
 
     async fn log_filter(self, _: Context, filter: Option<String>) -> Result<LogFilter, String> {
@@ -435,7 +470,8 @@ impl Search {
     }
 }
 
-/// Whether a command that was sent twice takes effect once. A session too many does no harm.
+/// Whether a command that was sent twice takes effect once. A session too many does no harm, nor does renewing or closing
+/// one twice.
 fn is_repeatable(kind: Kind, request: &Submit) -> bool {
     kind == Kind::OpenSession || request.session != 0
 }

@@ -7,12 +7,12 @@ use tokio::time::timeout_at;
 
 use super::client_service::{ClientServer, remaining_ms};
 use crate::consensus::NodeId;
-use crate::forward::{ForwardItem, LeaveResult, OperateResult};
+use crate::forward::{ForwardItem, LeaveResult, OperateResult, TurnResult};
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::pipeline::handover::{HandoverOutcome, HandoverRefused};
 use crate::rpc::client::LeaderHint;
 use crate::rpc::operation::{Operate, Operated, Operation, OperationError};
-use crate::rpc::peer::Forward;
+use crate::rpc::peer::{Forward, TurnRequest};
 
 /// No wish is waited for longer than this.
 const LONGEST_OPERATION: Duration = Duration::from_mins(10);
@@ -28,7 +28,10 @@ impl ClientServer {
             Operation::Transfer { node } => self.transfer(due, node, forward).await,
             Operation::Campaign { node } if is_ours(node) => self.campaign(due).await,
             Operation::Leave { node } if is_ours(node) => self.leave(due).await,
-            Operation::Campaign { node } | Operation::Leave { node } => {
+            Operation::Snapshot { node } if is_ours(node) => self.take_snapshot(due).await,
+            Operation::Campaign { node }
+            | Operation::Leave { node }
+            | Operation::Snapshot { node } => {
                 if !forward || !self.shared.routes.borrow().contains_key(&NodeId(node)) {
                     return Err(OperationError::UnknownNode { node });
                 }
@@ -104,6 +107,29 @@ impl ClientServer {
             Ok(outcome) => outcome.map(|()| Operated::Left { node }),
             Err(_elapsed) => Err(unknown("it is still trying")),
         }
+    }
+
+    async fn take_snapshot(&self, due: Instant) -> OperateResult {
+        let (order, taken) = oneshot::channel();
+        self.shared.snapshot_orders.try_send(order).map_err(|_full| OperationError::Busy)?;
+        match timeout_at(due.into(), taken).await {
+            Ok(Ok(Ok(taken))) => Ok(Operated::Snapshot {
+                node: self.shared.node.id.0,
+                index: taken.meta.last.index.0,
+                bytes: taken.bytes,
+            }),
+            Ok(Ok(Err(reason))) => Err(OperationError::NoSnapshot { reason }),
+            Ok(Err(_gone)) => Err(stopping()),
+            Err(_elapsed) => Err(unknown("it is still waiting for its turn, or being taken")),
+        }
+    }
+
+    /// The leader's word to a node that wants to take a snapshot.
+    pub(super) async fn snapshot_turn(&self, node: NodeId, request: TurnRequest) -> TurnResult {
+        let (reply, answer) = oneshot::channel();
+        self.send(EntriesEvent::SnapshotTurn { node, request, reply }).await?;
+        let answer = answer.await.map_err(|_gone| stopping())?;
+        answer.map_err(|leader| OperationError::NotLeader { hint: self.hint(leader) })
     }
 
     /// Passes a wish on.

@@ -15,10 +15,11 @@ use crate::consensus::{AppendRequest, Envelope, Index, Message, NodeId, Term, To
 use crate::entries;
 use crate::forward;
 use crate::pipeline::digest_entries::EntriesEvent;
-use crate::rpc::client::{self, OpenSession, Submit};
+use crate::rpc::client::{self, ChangeSession, OpenSession, Submit};
 use crate::rpc::operation::Operate;
 use crate::rpc::peer::{
-    Answers, AppendEntries, AppendReply, Ballot, BallotReply, Forward, Forwarded, PeerService,
+    Answers, AppendEntries, AppendReply, Ballot, BallotReply, Forward, Forwarded, InstallReply,
+    InstallSnapshot, PeerService, SnapshotOffer, SnapshotPiece, SnapshotRefusal,
 };
 
 /// Batches of one peer that wait for their last answers; further ones are answered as a whole only.
@@ -90,12 +91,15 @@ impl PeerServer {
                 let submitted = self.local.submit_until(due(remaining_ms), request).await;
                 Forwarded::Submit(submitted.map(|done| (done.index, done.outcome)))
             }
-            Forward::OpenSession { remaining_ms } => {
-                let request = OpenSession { forward: false };
+            Forward::OpenSession { remaining_ms, ttl_ms } => {
+                let request = OpenSession { forward: false, ttl_ms };
                 let opened = self.local.open_session_until(due(remaining_ms), request).await;
-                Forwarded::Submit(
-                    opened.map(|open| (open.session, client::Outcome::Done(bytes::Bytes::new()))),
-                )
+                Forwarded::Submit(opened.map(|open| (open.session, nothing())))
+            }
+            Forward::ChangeSession { session, change, remaining_ms } => {
+                let request = ChangeSession { session, change, forward: false };
+                let changed = self.local.change_session_until(due(remaining_ms), request).await;
+                Forwarded::Submit(changed.map(|index| (index, nothing())))
             }
             Forward::Query { query, remaining_ms } => {
                 let request = client::Query { query, forward: false };
@@ -108,6 +112,9 @@ impl PeerServer {
                 Forwarded::Operate(self.local.operate_until(due, request).await)
             }
             Forward::Leave => Forwarded::Leave(self.local.may_leave(self.peer).await),
+            Forward::SnapshotTurn(request) => {
+                Forwarded::SnapshotTurn(self.local.snapshot_turn(self.peer, request).await)
+            }
         }
     }
 
@@ -146,6 +153,10 @@ impl PeerServer {
         parked.batches.insert(ticket, unanswered);
         Ok(ticket)
     }
+}
+
+fn nothing() -> client::Outcome {
+    client::Outcome::Done(bytes::Bytes::new())
 }
 
 impl PeerService for PeerServer {
@@ -205,5 +216,35 @@ impl PeerService for PeerServer {
             Some(unanswered) => self.answer(unanswered).await,
             None => Answers::default(),
         }
+    }
+
+    // A task of its own: a caller that leaves must not leave a disk at work behind that the next call does not know of.
+    async fn offer_snapshot(
+        self,
+        _: Context,
+        offer: SnapshotOffer,
+    ) -> Result<u64, SnapshotRefusal> {
+        let (receiver, from) = (Arc::clone(&self.shared.receiver), self.peer);
+        let taken = tokio::spawn(async move { receiver.offer(from, offer).await }).await;
+        taken.unwrap_or_else(|panic| Err(SnapshotRefusal::Storage { reason: panic.to_string() }))
+    }
+
+    async fn write_snapshot(
+        self,
+        _: Context,
+        piece: SnapshotPiece,
+    ) -> Result<u64, SnapshotRefusal> {
+        let (receiver, from) = (Arc::clone(&self.shared.receiver), self.peer);
+        let taken = tokio::spawn(async move { receiver.write(from, piece).await }).await;
+        taken.unwrap_or_else(|panic| Err(SnapshotRefusal::Storage { reason: panic.to_string() }))
+    }
+
+    async fn install_snapshot(self, _: Context, request: InstallSnapshot) -> InstallReply {
+        let question = Message::InstallSnapshot(request.meta);
+        let answer = self.ask(self.envelope(request.term, question)).await;
+        let Message::SnapshotResponse(response) = answer.body else {
+            unreachable!("the core answers an install by {:?}", answer.body);
+        };
+        InstallReply { term: answer.term, response }
     }
 }

@@ -1,11 +1,11 @@
-//! The few things that the log asks of a disk, and the real one. Tests bring another that tears, loses and refuses.
+//! The few things that the log and the snapshots ask of a disk, and the real one. Tests bring another that tears, loses and refuses.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// A file system as the log needs it. Names are durable only after [`Disk::sync_dir`].
+/// A file system as the log and the snapshots need it. Names are durable only after [`Disk::sync_dir`].
 pub trait Disk: Send + Sync {
     /// Creates a directory with its parents unless it is there, and makes its name durable.
     ///

@@ -25,7 +25,7 @@ impl DiskError {
 }
 
 /// Says what was being done to what when a system call failed.
-pub(super) trait During<T> {
+pub(crate) trait During<T> {
     fn during(self, action: &'static str, path: &Path) -> Result<T, DiskError>;
 }
 
@@ -170,7 +170,7 @@ pub struct Impossible(pub String);
 /// Why entries cannot be read. The log goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// They were replaced by a snapshot.
+    /// They were dropped: a snapshot includes them.
     #[error("the log starts at index {first}: older entries are in the snapshot only")]
     Compacted {
         /// First index that the log holds.

@@ -13,7 +13,7 @@
 //! One [`Wal::append`] writes one frame and syncs it once; the next frame is written only after that sync has returned.
 //! From this rule and the blocks' own checksums follows what a bad end of the log means (`recovery.rs`). Nothing is
 //! ever overwritten: a truncation is a record. A segment starts with all the state a reader needs, so compaction is
-//! nothing but removing the oldest files.
+//! one record that says where the log begins now, and then removing the files that lie wholly below, or using them again.
 //!
 //! The last frame found by an open may be in the page cache only (the process was killed, or its last sync failed and
 //! the kernel forgot about it). So it is copied into a fresh segment, which is synced before the open returns. The old
@@ -29,6 +29,7 @@ mod block;
 mod disk;
 mod error;
 mod frame;
+mod inspection;
 mod log;
 mod opening;
 mod prepare;
@@ -44,7 +45,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::disk::{Disk, DiskFile, RealDisk};
+pub(crate) use self::error::During;
 pub use self::error::{Damage, DiskError, Impossible, OpenError, ReadError, WriteError};
+pub use self::inspection::{Held, Inspection, Item, SegmentSummary, inspect};
+pub(crate) use self::opening::LOCK_FILE;
+pub(crate) use self::record::{decode_meta, encode_meta};
 pub use self::writer::{SyncCost, WalEvent, Writer};
 
 use self::block::BLOCK_BYTES;
@@ -150,21 +155,32 @@ impl Wal {
         })
     }
 
-    /// Makes the log start after this snapshot. What stands behind it stays if the log holds the snapshot's last entry,
-    /// else the whole log is replaced (paper Figure 13, step 6). Segments that hold only older entries are removed. A
-    /// snapshot that is not newer than the log's start changes nothing.
+    /// Makes the log begin after `base`: a committed entry with the configuration in force there. What stands behind it stays
+    /// if the log holds that entry, else the whole log is replaced (paper Figure 13, step 6). Segments that hold only older
+    /// entries are removed, or their files used again. A base that is not beyond the present one changes nothing.
     ///
-    /// The snapshot must be durable.
+    /// A snapshot that includes at least `base` must be durable. It need not end there: entries may stay behind it.
     ///
     /// # Errors
     /// [`WriteError`]: as with [`Wal::append`].
-    pub fn compact(&mut self, meta: &SnapshotMeta) -> Result<(), WriteError> {
+    pub fn compact(&mut self, base: &SnapshotMeta) -> Result<(), WriteError> {
         self.guarded(|wal| {
-            let Some(record) = wal.log.base_record(meta) else { return Ok(()) };
+            let Some(record) = wal.log.base_record(base) else { return Ok(()) };
             wal.write(std::iter::once(record))?;
             wal.drop_old_segments()?;
             Ok(())
         })
+    }
+
+    /// How far the log may be compacted so that of its entries up to `index` the newest stay, `keep_bytes` of them or a little
+    /// more, as records on disk: the highest index that may go. Where there are fewer, that is the log's base.
+    pub fn trailing(&self, index: Index, keep_bytes: u64) -> Index {
+        self.log.trailing(index, keep_bytes)
+    }
+
+    /// Bytes of the entries above `index`, as records on disk.
+    pub fn bytes_after(&self, index: Index) -> u64 {
+        self.log.bytes_after(index)
     }
 
     /// First index that the log holds; one past the end when it holds none.

@@ -13,10 +13,11 @@ use super::segment::{Identity, file_name};
 use super::{Disk, DiskError, OpenError, Options, Wal};
 use crate::consensus::Restored;
 
-const LOCK_FILE: &str = "lock";
+/// Held by whoever has the log open.
+pub(crate) const LOCK_FILE: &str = "lock";
 
 impl Wal {
-    /// Opens or creates the log in `dir`; returns what it holds, all of it durable.
+    /// Opens or creates the log in `dir`; returns what it holds, all of it durable. Of snapshots it knows nothing.
     ///
     /// # Errors
     /// [`OpenError`]; the log's content is untouched then.
@@ -98,7 +99,8 @@ impl Wal {
     fn restored(&mut self) -> Result<Restored, OpenError> {
         Ok(Restored {
             hard_state: self.log.hard_state(),
-            snapshot: self.log.base().cloned(),
+            base: self.log.base().cloned(),
+            snapshot: None,
             terms: self.log.terms().to_vec(),
             last: self.log.last(),
             memberships: self.log.memberships().to_vec(),

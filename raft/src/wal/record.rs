@@ -52,7 +52,7 @@ pub(super) enum Record<'a> {
     Truncate(Index),
     /// Commit hint.
     Commit(Index),
-    /// The log starts after a snapshot; what stood behind it stays or goes (paper Figure 13, step 6).
+    /// The log begins after this entry; what stood behind it stays or goes (paper Figure 13, step 6).
     Base { meta: Cow<'a, SnapshotMeta>, keeps_suffix: bool },
     /// Appends.
     Entry { id: LogId, payload: EntryPayload<'a> },
@@ -85,7 +85,7 @@ pub(super) struct SegmentStart {
 #[expect(clippy::struct_field_names, reason = "`hard_state` is the field's word (paper Figure 2)")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Snapshot that the log starts after.
+    /// The last entry that the log no longer holds.
     pub(super) base: Option<SnapshotMeta>,
     /// Term and vote.
     pub(super) hard_state: HardState,
@@ -125,7 +125,7 @@ impl Record<'_> {
         match self {
             Record::HardState(_) => 17,
             Record::Truncate(_) | Record::Commit(_) => 9,
-            Record::Base { meta, .. } => 6 + to_postcard(&**meta).len(),
+            Record::Base { meta, .. } => 6 + encode_meta(meta).len(),
             Record::Entry { payload, .. } => {
                 ENTRY_HEADER_BYTES
                     + match payload {
@@ -149,7 +149,7 @@ impl Record<'_> {
             Record::Truncate(Index(from)) => put_index(TRUNCATE, *from, put),
             Record::Commit(Index(index)) => put_index(COMMIT, *index, put),
             Record::Base { meta, keeps_suffix } => {
-                let meta = to_postcard(&**meta);
+                let meta = encode_meta(meta);
                 put(&[BASE, u8::from(*keeps_suffix)]);
                 put(&length(&meta).to_le_bytes());
                 put(&meta);
@@ -240,6 +240,18 @@ fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("records are limited to far less")
 }
 
+/// A snapshot's description as the log and the snapshot's own file hold it.
+pub(crate) fn encode_meta(meta: &SnapshotMeta) -> Vec<u8> {
+    to_postcard(meta)
+}
+
+/// Reads what [`encode_meta`] made; there must be nothing behind it.
+pub(crate) fn decode_meta(bytes: &[u8]) -> Result<SnapshotMeta, Impossible> {
+    let meta: SnapshotMeta = from_postcard(bytes)?;
+    checked(meta.last.index)?;
+    Ok(meta)
+}
+
 fn to_postcard<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).expect("plain data in memory always encodes")
 }
@@ -301,8 +313,7 @@ impl<'a> Reader<'a> {
     fn base(&mut self) -> Result<Record<'a>, Impossible> {
         let keeps_suffix = self.bool()?;
         let length = self.u32()?;
-        let meta: SnapshotMeta = from_postcard(self.take(length)?)?;
-        checked(meta.last.index)?;
+        let meta = decode_meta(self.take(length)?)?;
         Ok(Record::Base { meta: Cow::Owned(meta), keeps_suffix })
     }
 

@@ -83,6 +83,9 @@ impl Names {
     }
 }
 
+/// Is told of every record that was read and fits, in the order in which they were written.
+pub(super) type Watch<'a> = dyn FnMut(&Record<'_>) + 'a;
+
 /// Reads the given segments, which follow each other; at least one. Changes nothing.
 pub(super) fn read(disk: &dyn Disk, dir: &Path, ids: &[u32]) -> Result<Found, OpenError> {
     let heads = ids.iter().map(|id| Head::read(disk, dir, *id)).collect::<Result<Vec<_>, _>>()?;
@@ -96,8 +99,9 @@ pub(super) fn read(disk: &dyn Disk, dir: &Path, ids: &[u32]) -> Result<Found, Op
         heads.iter().skip(1).map(|next| Some(next.seq)).chain([None]).collect();
     let mut segments = VecDeque::new();
     let (mut before, mut doubtful) = (State::default(), None);
+    let mut nothing = |_: &Record<'_>| {};
     for (head, end) in heads.into_iter().zip(ends) {
-        let mut walk = Walk::new(&head, &mut log)?;
+        let mut walk = Walk::new(&head, &mut log, &mut nothing)?;
         if let Some(end) = end {
             walk.older(end)?;
         } else {
@@ -111,11 +115,18 @@ pub(super) fn read(disk: &dyn Disk, dir: &Path, ids: &[u32]) -> Result<Found, Op
 }
 
 /// Follows the records of a frame at `block` of `segment`.
-fn follow(log: &mut Log, payload: &[u8], segment: u32, block: u32) -> Result<(), Impossible> {
+fn follow(
+    log: &mut Log,
+    watch: &mut Watch<'_>,
+    payload: &[u8],
+    segment: u32,
+    block: u32,
+) -> Result<(), Impossible> {
     let mut at = 0;
     while at < payload.len() {
         let (record, bytes) = Record::decode(&payload[at..])?;
         log.admit(&record, Place { segment, block, at: small(at), bytes: small(bytes) })?;
+        watch(&record);
         at += bytes;
     }
     Ok(())
@@ -125,7 +136,8 @@ fn small(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a frame's length is a u32")
 }
 
-fn missing_before(dir: &Path, first: u32, error: &Impossible) -> Damage {
+/// The damage of a log whose oldest segment does not hold its oldest entries.
+pub(super) fn missing_before(dir: &Path, first: u32, error: &Impossible) -> Damage {
     Damage {
         file: dir.join(file_name(first.saturating_sub(1))),
         offset: 0,
@@ -135,20 +147,20 @@ fn missing_before(dir: &Path, first: u32, error: &Impossible) -> Damage {
 }
 
 /// A segment with its start read and checked.
-struct Head {
-    id: u32,
-    path: PathBuf,
+pub(super) struct Head {
+    pub(super) id: u32,
+    pub(super) path: PathBuf,
     file: Box<dyn DiskFile>,
-    bytes: u64,
+    pub(super) bytes: u64,
     salt: u32,
-    seq: u64,
+    pub(super) seq: u64,
     /// Blocks of the first frame.
     blocks: u32,
-    start: SegmentStart,
+    pub(super) start: SegmentStart,
 }
 
 impl Head {
-    fn read(disk: &dyn Disk, dir: &Path, id: u32) -> Result<Self, OpenError> {
+    pub(super) fn read(disk: &dyn Disk, dir: &Path, id: u32) -> Result<Self, OpenError> {
         let path = dir.join(file_name(id));
         let file = disk.open(&path).during("open", &path)?;
         let bytes = file.size_bytes().during("read the length of", &path)?;
@@ -195,7 +207,7 @@ impl Head {
         Ok(Self { id, path, file, bytes, salt: header.salt, seq: header.seq, blocks, start })
     }
 
-    fn belongs_to(&self, log: u64) -> Result<(), OpenError> {
+    pub(super) fn belongs_to(&self, log: u64) -> Result<(), OpenError> {
         if self.start.log == log {
             return Ok(());
         }
@@ -208,24 +220,29 @@ impl Head {
 }
 
 /// Goes through the frames of one segment, and the log with it.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     head: &'a Head,
     log: &'a mut Log,
+    watch: &'a mut Watch<'a>,
     scanner: Scanner<'a>,
     at: u32,
     seq: u64,
 }
 
 impl<'a> Walk<'a> {
-    fn new(head: &'a Head, log: &'a mut Log) -> Result<Self, OpenError> {
+    pub(super) fn new(
+        head: &'a Head,
+        log: &'a mut Log,
+        watch: &'a mut Watch<'a>,
+    ) -> Result<Self, OpenError> {
         let scanner = Scanner::new(&*head.file, &head.path, head.bytes);
-        let walk = Self { head, log, scanner, at: head.blocks, seq: head.seq + 1 };
+        let walk = Self { head, log, watch, scanner, at: head.blocks, seq: head.seq + 1 };
         walk.log.agree(&head.start.state).map_err(|error| walk.damage(0, error.to_string()))?;
         Ok(walk)
     }
 
     /// All frames below `end` must be whole; what follows was given up when the next segment started.
-    fn older(&mut self, end: u64) -> Result<(), OpenError> {
+    pub(super) fn older(&mut self, end: u64) -> Result<(), OpenError> {
         let mut payload = Vec::new();
         while self.seq < end {
             if let Err(block) = self.next(&mut payload)? {
@@ -239,7 +256,7 @@ impl<'a> Walk<'a> {
     }
 
     /// All whole frames; also returns the last of them, and what the log held before it.
-    fn newest(&mut self) -> Result<(State, Option<Frame>), OpenError> {
+    pub(super) fn newest(&mut self) -> Result<(State, Option<Frame>), OpenError> {
         if self.head.bytes != self.head.start.file_bytes {
             let (is, was) = (self.head.bytes, self.head.start.file_bytes);
             let block = self
@@ -265,6 +282,21 @@ impl<'a> Walk<'a> {
         Ok((before, Some(last).filter(|frame| !frame.payload.is_empty())))
     }
 
+    /// All whole frames, of a segment of which it is not known where it ends.
+    pub(super) fn rest(&mut self) -> Result<(), OpenError> {
+        let mut payload = Vec::new();
+        while self.next(&mut payload)?.is_ok() {
+            self.follow(&payload, self.at)?;
+            self.pass(&payload);
+        }
+        Ok(())
+    }
+
+    /// Frames behind the segment's start that were whole.
+    pub(super) fn frames(&self) -> u64 {
+        self.seq - self.head.seq - 1
+    }
+
     /// Reads the frame that should stand here, or says which of its blocks is the first bad one.
     fn next(&mut self, payload: &mut Vec<u8>) -> Result<Result<(), u32>, DiskError> {
         if self.at >= self.scanner.blocks {
@@ -288,7 +320,7 @@ impl<'a> Walk<'a> {
     }
 
     fn follow(&mut self, payload: &[u8], block: u32) -> Result<(), Damage> {
-        follow(self.log, payload, self.head.id, block)
+        follow(self.log, self.watch, payload, self.head.id, block)
             .map_err(|error| self.damage(block, format!("impossible content: {error}")))
     }
 

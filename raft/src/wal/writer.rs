@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use super::{Durable, ReadError, Wal, WriteError};
 use crate::consensus::{BatchNo, Entry, HardState, Index, LogId, Persist, SnapshotMeta};
 
-/// What the thread reports, in this order for a drained mailbox: `Synced`, then `Fetched`.
+/// What the thread reports, in this order for a drained mailbox: `Synced`, then what was asked, in the order of the
+/// questions.
 #[derive(Debug)]
 pub enum WalEvent {
     /// Everything up to and including `batch` is durable.
@@ -35,6 +36,18 @@ pub enum WalEvent {
         token: u64,
         /// What was read.
         entries: Result<Vec<Entry>, ReadError>,
+    },
+    /// Answers [`Writer::trailing`].
+    Trailing {
+        /// Repeated from the request.
+        token: u64,
+        /// The highest index that may go.
+        index: Index,
+    },
+    /// Answers [`Writer::weigh`].
+    Weighed {
+        /// Bytes of the entries that were asked about, as records on disk.
+        bytes: u64,
     },
     /// The log is over and the thread has ended: end the process. Reported once; nothing follows.
     Failed(WriteError),
@@ -76,7 +89,14 @@ struct Mailbox {
 enum Request {
     Persist(Persist),
     Compact(SnapshotMeta),
-    Fetch { token: u64, from: Index, to: Index, max_bytes: usize },
+    Ask(u64, Question),
+}
+
+#[derive(Clone, Copy)]
+enum Question {
+    Fetch { from: Index, to: Index, max_bytes: usize },
+    Trailing { index: Index, keep_bytes: u64 },
+    Weigh { after: Index },
 }
 
 impl Writer {
@@ -101,12 +121,22 @@ impl Writer {
     /// Asks for the entries `from ..= to`, as with [`Wal::read`], as they stand after the batches submitted before this
     /// call (and perhaps some after it). Never blocks.
     pub fn fetch(&self, token: u64, from: Index, to: Index, max_bytes: usize) {
-        self.send(Request::Fetch { token, from, to, max_bytes });
+        self.send(Request::Ask(token, Question::Fetch { from, to, max_bytes }));
     }
 
-    /// Makes the log start after this snapshot, as with [`Wal::compact`], behind the batches submitted before.
-    pub fn compact(&self, meta: SnapshotMeta) {
-        self.send(Request::Compact(meta));
+    /// Asks how far the log may be compacted, as with [`Wal::trailing`]; [`WalEvent::Trailing`] answers. Never blocks.
+    pub fn trailing(&self, token: u64, index: Index, keep_bytes: u64) {
+        self.send(Request::Ask(token, Question::Trailing { index, keep_bytes }));
+    }
+
+    /// Asks what the entries above this one weigh, as with [`Wal::bytes_after`]; [`WalEvent::Weighed`] answers. Never blocks.
+    pub fn weigh(&self, after: Index) {
+        self.send(Request::Ask(0, Question::Weigh { after }));
+    }
+
+    /// Makes the log begin after this entry, as with [`Wal::compact`], behind the batches submitted before.
+    pub fn compact(&self, base: SnapshotMeta) {
+        self.send(Request::Compact(base));
     }
 
     /// Bytes of entries that were submitted and are not durable yet ([`Entry::weight_bytes`]).
@@ -195,25 +225,35 @@ impl Worker {
     }
 
     fn work(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), WriteError> {
-        let mut fetches = Vec::new();
+        let mut questions = Vec::new();
         for request in requests {
             match request {
                 Request::Persist(persist) => self.batches.push(persist),
-                Request::Compact(meta) => {
+                Request::Compact(base) => {
                     self.sync()?;
-                    self.wal.compact(&meta)?;
+                    self.wal.compact(&base)?;
                 }
-                Request::Fetch { token, from, to, max_bytes } => {
-                    fetches.push((token, from, to, max_bytes));
-                }
+                Request::Ask(token, question) => questions.push((token, question)),
             }
         }
         self.sync()?;
-        for (token, from, to, max_bytes) in fetches {
-            let entries = self.wal.read(from, to, max_bytes);
-            (self.on_event)(WalEvent::Fetched { token, entries });
+        for (token, question) in questions {
+            let answer = self.answer(token, question);
+            (self.on_event)(answer);
         }
         Ok(())
+    }
+
+    fn answer(&mut self, token: u64, question: Question) -> WalEvent {
+        match question {
+            Question::Fetch { from, to, max_bytes } => {
+                WalEvent::Fetched { token, entries: self.wal.read(from, to, max_bytes) }
+            }
+            Question::Trailing { index, keep_bytes } => {
+                WalEvent::Trailing { token, index: self.wal.trailing(index, keep_bytes) }
+            }
+            Question::Weigh { after } => WalEvent::Weighed { bytes: self.wal.bytes_after(after) },
+        }
     }
 
     fn sync(&mut self) -> Result<(), WriteError> {

@@ -43,7 +43,7 @@ impl Runner for Cluster {
             "transfer" => self.transfer(&mut args)?,
             "linklost" => self.link_lost(&mut args)?,
             "unreachable" => self.unreachable(&mut args)?,
-            "snapshot" => self.snapshot(node(&mut args)?)?,
+            "snapshot" => self.snapshot(&mut args)?,
             "received" => self.received(node(&mut args)?)?,
             "status" => self.status(),
             "log" => self.log(node(&mut args)?)?,
@@ -251,11 +251,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// `snapshot 1`: it takes one of everything that is ready.
-    fn snapshot(&mut self, id: NodeId) -> Done {
+    /// `snapshot 1 [compact_to=3]`: it takes one of everything that is ready, and drops everything up to there, or all that the
+    /// snapshot includes.
+    fn snapshot(&mut self, args: &mut ArgumentConsumer<'_>) -> Done {
+        let id = node(args)?;
         let meta =
             self.known(id)?.take_snapshot().ok_or("there is nothing to take a snapshot of")?;
-        self.step(id, Input::SnapshotTaken(meta));
+        let compact_to = match args.take_key("compact_to") {
+            Some(index) => Index(index.parse()?),
+            None => meta.last.index,
+        };
+        self.step(id, Input::SnapshotTaken { meta, compact_to });
         Ok(())
     }
 

@@ -13,45 +13,54 @@ use raft::pipeline::{
     ToCommits,
 };
 use raft::rpc::client::{Answer, Outcome};
+use raft::session::{Image, Name};
 use state_machine::entries::EntryKind;
 use state_machine::rpc::CommandResult;
 use tokio::sync::oneshot;
 
 /// The stage with a state machine that counts what it applies.
-struct World {
-    stage: DigestCommits,
-    attachment: u64,
+pub(crate) struct World {
+    pub(crate) stage: DigestCommits,
+    pub(crate) attachment: u64,
     /// Index and command of every entry that the machine was given to apply, in order.
-    applied: Vec<(u64, Bytes)>,
+    pub(crate) applied: Vec<(u64, Bytes)>,
     /// Batches that the machine has not answered yet.
-    unanswered: Vec<(u64, Vec<CommandResult>)>,
-    queries: Vec<u64>,
-    to_entries: Vec<FromCommits>,
+    pub(crate) unanswered: Vec<(u64, Vec<CommandResult>)>,
+    pub(crate) queries: Vec<u64>,
+    /// Last indexes of the snapshots that the machine was given to load.
+    pub(crate) restores: Vec<u64>,
+    pub(crate) to_entries: Vec<FromCommits>,
     refused: Vec<String>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with_image(None)
+    }
+
+    /// As after a start with a snapshot.
+    pub(crate) fn with_image(image: Option<Image>) -> Self {
         Self {
-            stage: DigestCommits::new(Index(1)),
+            stage: DigestCommits::new(Index(1), image),
             attachment: 0,
             applied: Vec::new(),
             unanswered: Vec::new(),
             queries: Vec::new(),
+            restores: Vec::new(),
             to_entries: Vec::new(),
             refused: Vec::new(),
         }
     }
 
     /// With a machine that has applied nothing.
-    fn attached() -> Self {
+    pub(crate) fn attached() -> Self {
         let mut world = Self::new();
         world.attach(0);
         world.start_feed();
         world
     }
 
-    fn handle(&mut self, event: CommitsEvent) {
+    pub(crate) fn handle(&mut self, event: CommitsEvent) {
         let CommitsActions { calls, to_entries } = self.stage.handle(&mut vec![event]);
         self.to_entries.extend(to_entries);
         for MachineCall { attachment, task } in calls {
@@ -70,21 +79,22 @@ impl World {
                     self.unanswered.push((first.0, results));
                 }
                 MachineTask::Query { query, .. } => self.queries.push(query),
+                MachineTask::Restore(meta) => self.restores.push(meta.last.index.0),
                 MachineTask::Refuse(reason) => self.refused.push(reason),
             }
         }
     }
 
-    fn hear(&mut self, message: ToCommits) {
+    pub(crate) fn hear(&mut self, message: ToCommits) {
         self.handle(CommitsEvent::FromEntries(message));
     }
 
-    fn machine(&mut self, event: MachineEvent) {
+    pub(crate) fn machine(&mut self, event: MachineEvent) {
         self.handle(CommitsEvent::Machine(event));
     }
 
     /// A machine comes; returns from where it wants to be fed.
-    fn attach(&mut self, applied: u64) -> u64 {
+    pub(crate) fn attach(&mut self, applied: u64) -> u64 {
         self.attachment += 1;
         self.unanswered.clear();
         let attachment = self.attachment;
@@ -99,64 +109,71 @@ impl World {
         asked.expect("the first stage is asked to feed it")
     }
 
-    fn start_feed(&mut self) {
+    pub(crate) fn start_feed(&mut self) {
         self.hear(ToCommits::FeedStarted { attachment: self.attachment });
     }
 
-    fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         self.machine(MachineEvent::Detached { reason: "killed".to_owned() });
     }
 
-    fn answer_all(&mut self) {
+    pub(crate) fn answer_all(&mut self) {
         while !self.unanswered.is_empty() {
             let (_, results) = self.unanswered.remove(0);
             self.machine(MachineEvent::Applied { results });
         }
     }
 
-    fn commit(&mut self, batch: Vec<Committed>) {
+    pub(crate) fn commit(&mut self, batch: Vec<Committed>) {
         self.hear(ToCommits::Committed(batch));
     }
 
-    fn commit_one(&mut self, entry: Entry) -> oneshot::Receiver<SubmitOutcome> {
+    pub(crate) fn commit_one(&mut self, entry: Entry) -> oneshot::Receiver<SubmitOutcome> {
         let (committed, answer) = with_caller(entry);
         self.commit(vec![committed]);
         answer
     }
 
-    fn applied_indexes(&self) -> Vec<u64> {
+    pub(crate) fn applied_indexes(&self) -> Vec<u64> {
         self.applied.iter().map(|(index, _)| *index).collect()
     }
 }
 
-fn entry(index: u64, payload: Payload) -> Entry {
+pub(crate) fn entry(index: u64, payload: Payload) -> Entry {
     Entry { id: LogId::new(Term(1), Index(index)), payload }
 }
 
-fn command(index: u64, session: u64, sequence: u64) -> Entry {
+pub(crate) fn command(index: u64, session: u64, sequence: u64) -> Entry {
     let body = Bytes::from(format!("c{index}"));
     let command =
         Command { kind: Kind::Apply, time_ms: 0, session, sequence, acked_below: 0, body };
     entry(index, Payload::Command(command.encode()))
 }
 
-fn open(index: u64) -> Entry {
+pub(crate) fn open(index: u64) -> Entry {
     let (kind, body) = (Kind::OpenSession, Bytes::new());
     let command = Command { kind, time_ms: 0, session: 0, sequence: 0, acked_below: 0, body };
     entry(index, Payload::Command(command.encode()))
 }
 
-fn with_caller(entry: Entry) -> (Committed, oneshot::Receiver<SubmitOutcome>) {
+pub(crate) fn with_caller(entry: Entry) -> (Committed, oneshot::Receiver<SubmitOutcome>) {
     let (reply, answer) = oneshot::channel();
-    let waiting = Waiting { reply, expires: 100, ticket: Ticket::default() };
+    let name = name_of(&entry);
+    let waiting = Waiting { reply, expires: 100, ticket: Ticket::default(), name };
     (Committed { entry, waiting: Some(waiting) }, answer)
 }
 
-fn without_caller(entry: Entry) -> Committed {
+fn name_of(entry: &Entry) -> Option<Name> {
+    let Payload::Command(payload) = &entry.payload else { return None };
+    let command = Command::decode(payload).expect("our own");
+    Name::new(command.session, command.sequence)
+}
+
+pub(crate) fn without_caller(entry: Entry) -> Committed {
     Committed { entry, waiting: None }
 }
 
-fn read_at(world: &mut World, read_index: u64) -> oneshot::Receiver<QueryOutcome> {
+pub(crate) fn read_at(world: &mut World, read_index: u64) -> oneshot::Receiver<QueryOutcome> {
     let (reply, answer) = oneshot::channel();
     let query = Bytes::from_static(b"GET");
     let read = Read { query, reply, expires: 100, ticket: Ticket::default() };
@@ -164,7 +181,7 @@ fn read_at(world: &mut World, read_index: u64) -> oneshot::Receiver<QueryOutcome
     answer
 }
 
-fn done(index: u64, result: &str) -> (Index, Outcome) {
+pub(crate) fn done(index: u64, result: &str) -> (Index, Outcome) {
     (Index(index), Outcome::Done(Bytes::from(result.to_owned())))
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 const NODE: NodeId = NodeId(1);
 
-fn stage(log_cache_bytes: usize) -> DigestEntries {
+pub(crate) fn stage(log_cache_bytes: usize) -> DigestEntries {
     let config = Config {
         id: NODE,
         seed: 1,
@@ -46,7 +46,7 @@ fn stage(log_cache_bytes: usize) -> DigestEntries {
 }
 
 /// Steps the stage, makes what it wants durable at once, takes what goes to the second stage, and gathers it.
-fn settle(stage: &mut DigestEntries, first: Vec<EntriesEvent>) -> EntriesActions {
+pub(crate) fn settle(stage: &mut DigestEntries, first: Vec<EntriesEvent>) -> EntriesActions {
     let mut all = EntriesActions::default();
     let mut events = first;
     loop {
@@ -56,6 +56,8 @@ fn settle(stage: &mut DigestEntries, first: Vec<EntriesEvent>) -> EntriesActions
             (persist.batch, raft.hard_state(), raft.last())
         });
         all.fetch.extend(actions.fetch);
+        let before = all.persist.len();
+        all.compact.extend(actions.compact.into_iter().map(|(after, base)| (before + after, base)));
         events.extend(actions.to_commits.iter().filter_map(taken));
         all.to_commits.extend(actions.to_commits);
         if let Some((batch, hard_state, last)) = durable {
@@ -67,7 +69,7 @@ fn settle(stage: &mut DigestEntries, first: Vec<EntriesEvent>) -> EntriesActions
     }
 }
 
-fn leader(log_cache_bytes: usize) -> DigestEntries {
+pub(crate) fn leader(log_cache_bytes: usize) -> DigestEntries {
     let mut stage = stage(log_cache_bytes);
     let membership = Membership {
         voters: [NODE].into(),
@@ -82,7 +84,7 @@ fn leader(log_cache_bytes: usize) -> DigestEntries {
     stage
 }
 
-fn submission(body: Bytes) -> (EntriesEvent, oneshot::Receiver<SubmitOutcome>) {
+pub(crate) fn submission(body: Bytes) -> (EntriesEvent, oneshot::Receiver<SubmitOutcome>) {
     let (reply, answer) = oneshot::channel();
     let event = EntriesEvent::Submit(Submission {
         kind: Kind::Apply,
@@ -96,7 +98,7 @@ fn submission(body: Bytes) -> (EntriesEvent, oneshot::Receiver<SubmitOutcome>) {
     (event, answer)
 }
 
-fn batch(message: &ToCommits) -> Option<&Vec<Committed>> {
+pub(crate) fn batch(message: &ToCommits) -> Option<&Vec<Committed>> {
     if let ToCommits::Committed(batch) = message { Some(batch) } else { None }
 }
 

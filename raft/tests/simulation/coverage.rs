@@ -8,6 +8,9 @@ pub struct Coverage {
     pub reads: u64,
     pub changes: u64,
     pub installs: u64,
+    pub trailing: u64,
+    pub broken_streams: u64,
+    pub replaced_logs: u64,
     pub fetches: u64,
     pub crashes: u64,
     pub truncations: u64,
@@ -25,6 +28,9 @@ impl Coverage {
         self.reads += other.reads;
         self.changes += other.changes;
         self.installs += other.installs;
+        self.trailing += other.trailing;
+        self.broken_streams += other.broken_streams;
+        self.replaced_logs += other.replaced_logs;
         self.fetches += other.fetches;
         self.crashes += other.crashes;
         self.truncations += other.truncations;
@@ -43,6 +49,9 @@ impl Coverage {
             ("answered reads", self.reads, 500),
             ("changes of the configuration", self.changes, 100),
             ("installed snapshots", self.installs, 20),
+            ("compactions that left entries", self.trailing, 20),
+            ("broken streams", self.broken_streams, 10),
+            ("logs that a snapshot replaced at a restart", self.replaced_logs, 3),
             ("fetches", self.fetches, 20),
             ("crashes", self.crashes, 300),
             ("truncations", self.truncations, 20),

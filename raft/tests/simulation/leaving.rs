@@ -129,7 +129,7 @@ impl World {
         let status = self.nodes[&id].raft().status();
         if status.membership_committed && !status.membership.contains(id) {
             let node = self.nodes.get_mut(&id).expect("a known node");
-            let everything = node.disk.pending_batches();
+            let everything = node.disk.pending_writes();
             node.crash(everything);
             self.clients.forget(id);
             self.departures.forget(id);

@@ -12,6 +12,7 @@
 mod support;
 
 mod clients;
+mod course;
 mod coverage;
 mod elections;
 mod healing;
@@ -20,6 +21,7 @@ mod leaving;
 mod nemesis;
 mod network;
 mod partial_connectivity;
+mod snapshots;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

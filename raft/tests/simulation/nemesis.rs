@@ -17,6 +17,8 @@ pub struct Climate {
     pub heal: f64,
     pub change: f64,
     pub snapshot: f64,
+    pub break_stream: f64,
+    pub apply: f64,
     pub stall: f64,
     pub stop_clock: f64,
     pub mischief: f64,
@@ -37,7 +39,9 @@ impl Climate {
             cut: rare(rng, 0.04),
             heal: 0.05,
             change: rare(rng, 0.06),
-            snapshot: rare(rng, 0.06),
+            snapshot: rare(rng, 0.1),
+            break_stream: rare(rng, 0.6),
+            apply: rng.random_range(0.05..1.0),
             stall: rare(rng, 0.01),
             stop_clock: rare(rng, 0.03),
             mischief: rare(rng, 0.02),
@@ -58,6 +62,8 @@ impl Climate {
             heal: 0.0,
             change: 0.0,
             snapshot: 0.0,
+            break_stream: 0.0,
+            apply: 1.0,
             stall: 0.0,
             stop_clock: 0.0,
             mischief: 0.0,
@@ -77,7 +83,8 @@ impl World {
     pub fn nemesis(&mut self) {
         let climate = self.climate;
         if self.rng.random_bool(climate.crash) {
-            self.crash();
+            let id = self.any_node();
+            self.crash(id);
         }
         if self.rng.random_bool(climate.cut) {
             self.cut();
@@ -106,14 +113,13 @@ impl World {
         }
     }
 
-    fn crash(&mut self) {
-        let id = self.any_node();
+    pub fn crash(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a known node");
         if !node.is_up() {
             return;
         }
         self.coverage.crashes += 1;
-        node.crash(self.rng.random_range(0..=node.disk.pending_batches()));
+        node.crash(self.rng.random_range(0..=node.disk.pending_writes()));
         self.clients.forget(id);
         self.departures.forget(id);
         let downtime = self.rng.random_range(1..60);
@@ -149,15 +155,23 @@ impl World {
         }
     }
 
+    /// Somebody begins to write a snapshot of anything that its state machine has applied, and lets some, all or none of that
+    /// stay in the log.
     fn take_snapshot(&mut self) {
         let id = self.any_node();
-        let node = self.nodes.get_mut(&id).expect("a known node");
-        if !node.is_up() {
-            return;
-        }
-        if let Some(meta) = node.take_snapshot() {
-            self.step(id, Input::SnapshotTaken(meta));
-        }
+        let node = &self.nodes[&id];
+        let Some(raft) = node.up() else { return };
+        let (base, applied) = (raft.first_index().prev(), node.applied);
+        let index = Index(self.rng.random_range(base.0..=applied.0));
+        let Some(meta) = raft.describe(index) else { return };
+        let compact_to = match self.rng.random_range(0..4) {
+            0 => Index(self.rng.random_range(0..=index.0)),
+            1 => Index(index.0.saturating_sub(3)),
+            2 => index,
+            _ => Index(u64::MAX),
+        };
+        let delay = self.rng.random_range(1..20);
+        self.later(id, delay, Later::SnapshotWritten(meta, compact_to));
     }
 
     /// Things that are allowed at any time and must never hurt.

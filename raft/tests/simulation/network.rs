@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raft::consensus::{Envelope, NodeId};
+use raft::consensus::{Envelope, Message, NodeId};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
+/// A late answer takes that long at least, and up to so many ticks more.
+const LATE_TICKS: u64 = 20;
+const LATER_TICKS: u64 = 200;
 /// A hundred heartbeats.
 const STRAGGLER_TICKS: u64 = 200;
 
@@ -18,12 +21,15 @@ pub struct Weather {
     pub duplication: f64,
     /// Longest delay, in ticks, inclusive; two messages with different delays overtake each other.
     pub delay_ticks: u64,
+    /// Chance that an answer is held back for [`LATE_TICKS`] and a part of [`LATER_TICKS`].
+    pub late_answers: f64,
     /// Chance that a copy is held back for up to [`STRAGGLER_TICKS`]: until its term, or its sender's whole reign, is over.
     pub stragglers: f64,
 }
 
 impl Weather {
-    pub const CALM: Self = Self { loss: 0.0, duplication: 0.0, delay_ticks: 0, stragglers: 0.0 };
+    pub const CALM: Self =
+        Self { loss: 0.0, duplication: 0.0, delay_ticks: 0, late_answers: 0.0, stragglers: 0.0 };
 }
 
 /// Messages under way and links that are cut.
@@ -75,10 +81,35 @@ impl Network {
     fn enqueue(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) {
         let straggles = rng.random_bool(self.weather.stragglers);
         let longest = if straggles { STRAGGLER_TICKS } else { self.weather.delay_ticks };
-        let due = now + rng.random_range(0..=longest);
+        let is_late = self.weather.late_answers > 0.0
+            && is_answer(&envelope.body)
+            && rng.random_bool(self.weather.late_answers);
+        let delay = rng.random_range(0..=longest);
+        let delay = if is_late { late_ticks(rng) } else { delay };
+        let due = now + delay;
         // A random number in front of the serial one shuffles what is due in the same tick.
         let order = if longest == 0 { 0 } else { rng.random_range(0..16) };
         self.sent += 1;
         self.under_way.insert((due, order << 48 | self.sent), envelope);
+    }
+}
+
+/// Short delays are more frequent than long ones.
+fn late_ticks(rng: &mut Xoshiro256PlusPlus) -> u64 {
+    let most = rng.random_range(0..=LATER_TICKS);
+    LATE_TICKS + rng.random_range(0..=most)
+}
+
+fn is_answer(body: &Message) -> bool {
+    match body {
+        Message::PreVoteResponse(_)
+        | Message::VoteResponse(_)
+        | Message::AppendResponse(_)
+        | Message::SnapshotResponse(_) => true,
+        Message::PreVote(_)
+        | Message::Vote(_)
+        | Message::Append(_)
+        | Message::InstallSnapshot(_)
+        | Message::TimeoutNow => false,
     }
 }

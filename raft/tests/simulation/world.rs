@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use raft::consensus::{
-    Config, Envelope, Fetch, Input, Message, NodeId, Output, RoleName, SnapshotMeta,
+    Config, Envelope, Fetch, Index, Input, Message, NodeId, Output, RoleName, SnapshotMeta,
 };
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -29,7 +29,10 @@ pub enum Later {
     Restart,
     Step(Input),
     ReadLog(Fetch),
+    /// All of a snapshot from the leader is durable.
     SnapshotArrived(SnapshotMeta),
+    /// A snapshot of its own is durable; then the log may drop what stands up to there.
+    SnapshotWritten(SnapshotMeta, Index),
 }
 
 /// Everything there is in a run.
@@ -48,6 +51,10 @@ pub struct World {
     /// Clocks that stand still until this tick, while everything else goes on.
     pub stopped: BTreeMap<NodeId, u64>,
     pub departures: Departures,
+    /// Every snapshot that was offered: to whom, and what.
+    pub offers: Vec<(NodeId, SnapshotMeta)>,
+    /// Whether nothing of a snapshot arrives or breaks off by itself.
+    pub holds_streams: bool,
     pub coverage: Coverage,
     /// Whether everything that happens is printed.
     trace: bool,
@@ -61,6 +68,7 @@ impl World {
             loss: pick([0.0, 0.02, 0.1, 0.25], &mut rng),
             duplication: pick([0.0, 0.05, 0.2], &mut rng),
             delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
+            late_answers: pick([0.0, 0.0, 0.0, 0.1], &mut rng),
             stragglers: pick([0.0, 0.02, 0.1], &mut rng),
         };
         let climate = Climate::random(&mut rng);
@@ -71,7 +79,12 @@ impl World {
 
     /// A run without misfortunes, but for those that a test brings about.
     pub fn calm(seed: u64) -> Self {
-        let configs = (1..=NODES).map(|id| quick_config(NodeId(id), seed)).collect();
+        Self::calm_with(seed, |id| quick_config(id, seed))
+    }
+
+    /// The same with settings of one's own.
+    pub fn calm_with(seed: u64, config: impl Fn(NodeId) -> Config) -> Self {
+        let configs = (1..=NODES).map(|id| config(NodeId(id))).collect();
         Self::with(Xoshiro256PlusPlus::seed_from_u64(seed), Weather::CALM, Climate::calm(), configs)
     }
 
@@ -94,6 +107,8 @@ impl World {
             stalled: BTreeMap::new(),
             stopped: BTreeMap::new(),
             departures: Departures::default(),
+            offers: Vec::new(),
+            holds_streams: false,
             coverage: Coverage::default(),
             trace: std::env::var_os("TRACE").is_some(),
         }
@@ -139,6 +154,7 @@ impl World {
         }
         self.keep_appointments();
         for id in self.up() {
+            self.apply(id);
             if !self.stalled.contains_key(&id) && self.rng.random_bool(self.climate.sync) {
                 self.sync(id);
             }
@@ -146,6 +162,17 @@ impl World {
         let now = self.now;
         self.stalled.retain(|_, until| *until > now);
         self.stopped.retain(|_, until| *until > now);
+    }
+
+    /// The state machine gets on with what is ready.
+    fn apply(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        let ready = node.raft().ready_index();
+        if self.climate.apply >= 1.0 {
+            node.apply(ready);
+        } else if node.applied < ready && self.rng.random_bool(self.climate.apply) {
+            node.apply(Index(self.rng.random_range(node.applied.0..=ready.0)));
+        }
     }
 
     pub fn step(&mut self, id: NodeId, input: Input) {
@@ -182,15 +209,17 @@ impl World {
         if self.trace {
             println!("{} {}", self.now, print::envelope(&envelope));
         }
-        if matches!(envelope.body, Message::InstallSnapshot(_)) {
+        if let Message::InstallSnapshot(meta) = &envelope.body {
+            self.offers.push((envelope.to, meta.clone()));
             let broken_off = Input::PeerUnreachable(envelope.to);
-            self.later(envelope.from, STREAM_TICKS, Later::Step(broken_off));
+            let ticks = if self.holds_streams { u64::MAX / 2 } else { STREAM_TICKS };
+            self.later(envelope.from, ticks, Later::Step(broken_off));
         }
         self.network.send(self.now, envelope, &mut self.rng);
     }
 
     fn deliver(&mut self, envelope: Envelope) {
-        let id = envelope.to;
+        let (leader, id) = (envelope.from, envelope.to);
         let snapshot = match &envelope.body {
             Message::InstallSnapshot(meta) => Some(meta.clone()),
             Message::PreVote(_)
@@ -204,7 +233,25 @@ impl World {
         };
         self.step(id, Input::Message(envelope));
         if let Some(meta) = snapshot {
-            let delay = self.rng.random_range(1..10);
+            self.stream(leader, id, meta);
+        }
+    }
+
+    /// A snapshot is on its way, unless a newer one has come already: then that is answered with. The stream may break, of which
+    /// the leader hears.
+    fn stream(&mut self, leader: NodeId, id: NodeId, meta: SnapshotMeta) {
+        if self.holds_streams {
+            return;
+        }
+        let known = self.nodes[&id].disk.snapshot().cloned();
+        if let Some(known) = known.filter(|known| known.last.index >= meta.last.index) {
+            self.later(id, 1, Later::Step(Input::SnapshotReceived(known)));
+        } else if self.rng.random_bool(self.climate.break_stream) {
+            self.coverage.broken_streams += 1;
+            let delay = self.rng.random_range(1..20);
+            self.later(leader, delay, Later::Step(Input::PeerUnreachable(id)));
+        } else {
+            let delay = self.rng.random_range(1..30);
             self.later(id, delay, Later::SnapshotArrived(meta));
         }
     }
@@ -247,7 +294,11 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a known node");
         let same_process = node.is_up() && node.incarnation == incarnation;
         match what {
-            Later::Restart if !node.is_up() => node.start(),
+            Later::Restart if !node.is_up() => {
+                let base = node.disk.log_base();
+                node.start();
+                self.coverage.replaced_logs += u64::from(node.disk.log_base() != base);
+            }
             Later::Step(input) if same_process => self.step(id, input),
             Later::ReadLog(fetch) if same_process => {
                 let mut entries = node.disk.read(fetch.from, fetch.to);
@@ -256,15 +307,31 @@ impl World {
             }
             Later::SnapshotArrived(meta) if same_process => {
                 node.disk.store_snapshot(meta.clone());
-                self.step(id, Input::SnapshotReceived(meta));
+                let delay = self.rng.random_range(0..4);
+                self.later(id, delay, Later::Step(Input::SnapshotReceived(meta)));
+                if self.rng.random_bool(3.0 * self.climate.crash) {
+                    self.crash(id);
+                }
             }
-            Later::Restart | Later::Step(_) | Later::ReadLog(_) | Later::SnapshotArrived(_) => {}
+            Later::SnapshotWritten(meta, compact_to) if same_process => {
+                self.invariants.check_described(&meta);
+                node.disk.store_snapshot(meta.clone());
+                let delay = self.rng.random_range(0..4);
+                self.later(id, delay, Later::Step(Input::SnapshotTaken { meta, compact_to }));
+            }
+            Later::Restart
+            | Later::Step(_)
+            | Later::ReadLog(_)
+            | Later::SnapshotArrived(_)
+            | Later::SnapshotWritten(..) => {}
         }
     }
 
     fn observe(&mut self, id: NodeId, before: Before, output: &Output) {
         let status = self.nodes[&id].raft().status();
         self.coverage.installs += u64::from(output.install.is_some());
+        let trails = |base: &SnapshotMeta| base.last.index < status.snapshot_index;
+        self.coverage.trailing += u64::from(output.compact.as_ref().is_some_and(trails));
         let elected = status.role == RoleName::Leader && before.role != RoleName::Leader;
         self.coverage.joint_leaders += u64::from(elected && status.membership.is_joint());
         let persist = output.persist.as_ref();

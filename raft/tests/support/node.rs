@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 
 use raft::consensus::{
-    BatchNo, Config, Entry, Envelope, HardState, Index, Input, LogId, Output, Persist, Raft,
-    SnapshotMeta,
+    BatchNo, Config, Entry, Envelope, HardState, Index, Input, Output, Persist, Raft, SnapshotMeta,
 };
 
 use super::disk::Disk;
@@ -18,20 +17,14 @@ pub struct Node {
     held: VecDeque<(BatchNo, Vec<Envelope>)>,
     /// How often it was started.
     pub incarnation: u64,
+    /// What its state machine has applied, which outlives it.
+    pub applied: Index,
 }
 
 impl Node {
     /// A node that starts with an empty disk.
     pub fn new(config: Config) -> Self {
-        let mut node = Self {
-            config,
-            raft: None,
-            disk: Disk::default(),
-            held: VecDeque::new(),
-            incarnation: 0,
-        };
-        node.start();
-        node
+        Self::with(config, Disk::default())
     }
 
     /// A node that starts with this on its disk.
@@ -49,7 +42,18 @@ impl Node {
             ..Persist::default()
         });
         disk.crash(1);
-        let mut node = Self { config, raft: None, disk, held: VecDeque::new(), incarnation: 0 };
+        Self::with(config, disk)
+    }
+
+    fn with(config: Config, disk: Disk) -> Self {
+        let mut node = Self {
+            config,
+            raft: None,
+            disk,
+            held: VecDeque::new(),
+            incarnation: 0,
+            applied: Index(0),
+        };
         node.start();
         node
     }
@@ -59,13 +63,14 @@ impl Node {
         self.incarnation += 1;
         let config = Config { seed: self.config.seed ^ self.incarnation, ..self.config.clone() };
         self.raft = Some(Raft::new(config, self.disk.restore(2)));
+        self.serve_machine();
     }
 
-    /// The process dies. Of what was not synced, this many batches have reached the disk by chance.
-    pub fn crash(&mut self, surviving_batches: usize) {
+    /// The process dies. Of what was not synced, this many writes have reached the disk by chance.
+    pub fn crash(&mut self, surviving_writes: usize) {
         self.raft = None;
         self.held.clear();
-        self.disk.crash(surviving_batches);
+        self.disk.crash(surviving_writes);
     }
 
     pub fn is_up(&self) -> bool {
@@ -89,9 +94,13 @@ impl Node {
         if let Some(persist) = output.persist.clone() {
             self.disk.write(persist);
         }
-        if let Some(to) = output.compact_to {
-            self.disk.compact(to);
+        if let Some(meta) = output.install.clone() {
+            self.disk.store_snapshot(meta);
         }
+        if let Some(base) = output.compact.clone() {
+            self.disk.compact(base);
+        }
+        self.serve_machine();
         let waiting = std::mem::take(&mut output.messages_after_sync);
         if self.disk.pending_batches() == 0 {
             output.messages.extend(waiting);
@@ -104,6 +113,7 @@ impl Node {
     /// Syncs this many batches. Returns the input that tells the core, and the messages that waited for it.
     pub fn sync(&mut self, batches: usize) -> Option<(Input, Vec<Envelope>)> {
         if batches == 0 || self.disk.pending_batches() == 0 {
+            self.disk.sync(0);
             return None;
         }
         self.disk.sync(batches);
@@ -113,15 +123,25 @@ impl Node {
             released.extend(messages);
         }
         let hard_state = self.disk.durable_hard_state();
-        Some((Input::Synced { batch, hard_state, last: self.disk.durable_last() }, released))
+        Some((Input::Synced { batch, hard_state, last: self.disk.log_last() }, released))
+    }
+
+    /// The state machine applies up to here, as far as it may.
+    pub fn apply(&mut self, to: Index) {
+        self.applied = self.applied.max(to.min(self.raft().ready_index()));
+    }
+
+    /// A machine that lacks what the log no longer holds is restored from the newest snapshot.
+    fn serve_machine(&mut self) {
+        if self.applied.next() < self.raft().first_index() {
+            let meta = self.disk.snapshot().expect("what was dropped is in a snapshot");
+            self.applied = meta.last.index;
+        }
     }
 
     /// Describes a snapshot of everything that the state machine may have applied, and stores it.
     pub fn take_snapshot(&mut self) -> Option<SnapshotMeta> {
-        let index = self.raft().ready_index();
-        let term = self.raft().term_at(index).filter(|_| index > Index(0))?;
-        let (membership_index, membership) = self.disk.membership_at(index);
-        let meta = SnapshotMeta { last: LogId { term, index }, membership, membership_index };
+        let meta = self.raft().describe(self.raft().ready_index())?;
         self.disk.store_snapshot(meta.clone());
         Some(meta)
     }

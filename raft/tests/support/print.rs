@@ -40,7 +40,7 @@ pub fn output(id: NodeId, output: &Output) -> Vec<String> {
     lines.extend(
         output.install.iter().map(|meta| format!("installs the snapshot at {}", meta.last)),
     );
-    lines.extend(output.compact_to.map(|index| format!("compacts up to {index}")));
+    lines.extend(output.compact.iter().map(|base| format!("compacts up to {}", base.last.index)));
     lines.iter().map(|line| format!("{} {line}", node(id))).collect()
 }
 

@@ -11,7 +11,7 @@ use crate::refusals::reseal;
 use crate::simulated_disk::{SECTOR_BYTES, SimulatedDisk};
 
 /// A log of a few frames in two segments, closed; the last frame takes several blocks.
-fn small_log() -> (Arc<SimulatedDisk>, Model) {
+pub(crate) fn small_log() -> (Arc<SimulatedDisk>, Model) {
     small_log_of(0)
 }
 
@@ -45,7 +45,7 @@ fn append(model: &Model, number: u64, command_bytes: usize) -> Step {
     Step::Append(vec![Persist { hard_state, append, commit_index, ..Persist::default() }])
 }
 
-fn open_or_damage(
+pub(crate) fn open_or_damage(
     disk: &Arc<SimulatedDisk>,
     seed: u64,
 ) -> Result<(Wal, raft::consensus::Restored), Damage> {

@@ -3,10 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "here a failed unwrap is a failed test")]
 
+mod compaction;
 mod crash;
 mod damage;
 mod errors;
+mod inspection;
 mod model;
 mod refusals;
+#[path = "../support/simulated_disk.rs"]
 mod simulated_disk;
 mod threads;

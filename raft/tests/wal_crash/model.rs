@@ -35,8 +35,11 @@ pub(crate) fn open<D: Disk + 'static>(
 pub(crate) enum Step {
     /// One append of these batches.
     Append(Vec<Persist>),
-    /// A snapshot.
+    /// The log begins after this.
     Compact(SnapshotMeta),
+    /// The log is asked how far it may be compacted so that so many bytes of the entries up to an index stay, and begins after
+    /// that, if that is any progress.
+    Trail { index: Index, keep_bytes: u64, base: SnapshotMeta },
     /// The process ends and starts again; nothing is lost.
     Reopen,
 }
@@ -75,9 +78,29 @@ impl Model {
     pub(crate) fn follow(&mut self, step: &Step) {
         match step {
             Step::Append(batches) => batches.iter().for_each(|batch| self.persist(batch)),
-            Step::Compact(meta) => self.compact(meta),
+            Step::Compact(base) | Step::Trail { base, .. } => self.compact(base),
             Step::Reopen => {}
         }
+    }
+
+    /// Describes the log at one of its entries, or at its base.
+    fn describe(&self, last: LogId) -> SnapshotMeta {
+        let up_to = |entry: &&Entry| entry.id.index <= last.index;
+        let entries = self.entries.iter().filter(up_to).cloned().collect();
+        let (membership_index, membership) = Self { entries, ..self.clone() }.membership();
+        SnapshotMeta { last, membership, membership_index }
+    }
+
+    /// Where the log may begin so that of the entries up to `index` at least so many bytes of records stay.
+    fn trailing(&self, index: Index, keep_bytes: u64) -> LogId {
+        let mut bytes = 0;
+        for entry in self.entries.iter().rev().filter(|entry| entry.id.index <= index) {
+            if bytes >= keep_bytes {
+                return entry.id;
+            }
+            bytes += record_bytes(entry);
+        }
+        self.base.as_ref().map_or(LogId::default(), |base| base.last)
     }
 
     fn persist(&mut self, batch: &Persist) {
@@ -105,13 +128,13 @@ impl Model {
     /// Whether this may be what was found; [`Model::check`] looks closer.
     pub(crate) fn is_like(&self, restored: &Restored) -> bool {
         (self.last(), self.hard_state, self.commit_index, &self.base)
-            == (restored.last, restored.hard_state, restored.commit_index, &restored.snapshot)
+            == (restored.last, restored.hard_state, restored.commit_index, &restored.base)
     }
 
     /// Panics unless the log holds exactly this.
     pub(crate) fn check(&self, wal: &mut Wal, restored: &Restored) {
         assert_eq!(restored.hard_state, self.hard_state);
-        assert_eq!(restored.snapshot, self.base);
+        assert_eq!((&restored.base, &restored.snapshot), (&self.base, &None));
         assert_eq!(restored.last, self.last());
         assert_eq!(restored.commit_index, self.commit_index);
         assert_eq!(restored.terms, self.terms());
@@ -159,6 +182,16 @@ impl Model {
         });
         memberships.collect()
     }
+}
+
+/// As the table of records says.
+fn record_bytes(entry: &Entry) -> u64 {
+    let payload = match &entry.payload {
+        Payload::Noop => 0,
+        Payload::Command(command) => command.len(),
+        Payload::Membership(membership) => postcard::to_stdvec(&**membership).unwrap().len(),
+    };
+    21 + payload as u64
 }
 
 fn command_bytes(entries: &[Entry]) -> usize {
@@ -216,6 +249,10 @@ pub(crate) fn carry_out(wal: &mut Wal, step: &Step) -> Result<(), WriteError> {
             Ok(())
         }
         Step::Compact(meta) => wal.compact(meta),
+        Step::Trail { index, keep_bytes, base } => {
+            assert_eq!(wal.trailing(*index, *keep_bytes), base.last.index, "{index} {keep_bytes}");
+            wal.compact(base)
+        }
         Step::Reopen => Ok(()),
     }
 }
@@ -250,6 +287,7 @@ impl History {
         match self.rng.random_range(0..20) {
             0 => Step::Reopen,
             1 | 2 => self.snapshot(model).map_or(Step::Reopen, Step::Compact),
+            3 | 4 => self.trail(model),
             _ => self.append(model),
         }
     }
@@ -306,6 +344,12 @@ impl History {
             ids.map(|id| (id, NodeInfo { name: format!("node {id}"), ..NodeInfo::default() }));
         let nodes: std::collections::BTreeMap<_, _> = nodes.collect();
         Membership { voters: nodes.keys().copied().collect(), nodes, ..Membership::default() }
+    }
+
+    fn trail(&mut self, model: &Model) -> Step {
+        let index = Index(self.rng.random_range(0..=model.commit_index.0));
+        let keep_bytes = self.rng.random_range(0..6000);
+        Step::Trail { index, keep_bytes, base: model.describe(model.trailing(index, keep_bytes)) }
     }
 
     /// Of our own log up to the commit index, or sometimes one that is received.

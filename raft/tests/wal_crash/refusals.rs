@@ -188,7 +188,7 @@ fn segments_whose_removal_was_lost_are_removed_by_the_next_open() {
         disk.overwrite(path, bytes.clone());
     }
     let (_, restored) = open(&disk, 2).unwrap();
-    assert_eq!((restored.snapshot, restored.last.index), (Some(meta), Index(60)));
+    assert_eq!((restored.base, restored.last.index), (Some(meta), Index(60)));
     let names = |files: Vec<(PathBuf, Vec<u8>)>| {
         files.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
     };

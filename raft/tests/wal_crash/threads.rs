@@ -87,7 +87,29 @@ fn compaction_stands_in_line_with_the_batches() {
     };
     assert!(error.to_string().contains("index 16"), "{error}");
     let (_, restored) = open(&disk, 1).unwrap();
-    assert_eq!((restored.snapshot, restored.last.index), (Some(meta), Index(21)));
+    assert_eq!((restored.base, restored.last.index), (Some(meta), Index(21)));
+}
+
+#[test]
+fn how_far_a_log_may_be_compacted_is_asked_in_line_with_the_batches() {
+    let disk = SimulatedDisk::new();
+    let (writer, events) = spawn(open(&disk, 0).unwrap().0);
+    (1..=20).for_each(|number| writer.submit(batch(number)));
+    let record_bytes = 221;
+    writer.trailing(7, Index(20), 3 * record_bytes);
+    writer.trailing(8, Index(10), 3 * record_bytes + 1);
+    writer.close();
+    let answers: Vec<(u64, Index)> = events
+        .into_iter()
+        .filter_map(|event| match event {
+            WalEvent::Trailing { token, index } => Some((token, index)),
+            WalEvent::Synced { .. }
+            | WalEvent::Fetched { .. }
+            | WalEvent::Weighed { .. }
+            | WalEvent::Failed(_) => None,
+        })
+        .collect();
+    assert_eq!(answers, [(7, Index(17)), (8, Index(6))]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! and the time, and answers go out with the tickets they belong to. An `Err` from here means that the machine is broken: the
 //! process ends and nothing of that call is acknowledged.
 
+mod pinned;
 mod transfer;
 mod waiting;
 
@@ -17,7 +18,9 @@ use crate::rpc::{
     AccessError, Applied, Apply, ApplyError, Attach, AttachError, CONTRACT_VERSION, CommandResult,
     Info, MAX_RESULT_BYTES, Notify, Query, QueryError, Validate, Verdict,
 };
-use transfer::{PinnedSnapshot, Restore};
+pub use pinned::PinnedSnapshot;
+pub use transfer::SNAPSHOT_IDLE;
+use transfer::{Pinned, Restore};
 use waiting::{Batch, WaitingBatches};
 
 /// How long a batch waits for its predecessor before the gap counts as real.
@@ -38,7 +41,7 @@ pub struct Host<M, T> {
     attachments: Box<dyn AttachmentStore>,
     attachment: Option<Attachment>,
     waiting: WaitingBatches<T>,
-    snapshot: Option<PinnedSnapshot>,
+    snapshot: Option<Pinned>,
     restore: Option<Restore>,
     /// Names the next snapshot or restore.
     next_transfer: u64,
@@ -126,6 +129,7 @@ impl<M: Machine, T> Host<M, T> {
             applied_index: applied.index,
             durable_index: self.machine.durable_index(),
             digest: self.machine.digest(),
+            wants_snapshot: self.machine.wants_snapshot(),
         }
     }
 
@@ -192,19 +196,27 @@ impl<M: Machine, T> Host<M, T> {
             assert_eq!(self.machine.applied().term, last.header.term, "a machine keeps the term");
         }
         bound_results(&mut results);
-        let durable_index = self.machine.durable_index();
-        Ok((ticket, Ok(Applied { first_index, results, durable_index })))
+        let applied = Applied {
+            first_index,
+            results,
+            durable_index: self.machine.durable_index(),
+            wants_snapshot: self.machine.wants_snapshot(),
+        };
+        Ok((ticket, Ok(applied)))
     }
 
-    /// Refuses batches whose predecessor did not come in time.
+    /// Refuses batches whose predecessor did not come in time, and lets go of a snapshot that nobody reads.
     pub fn expire(&mut self, now: Instant) -> ApplyAnswers<T> {
+        if self.snapshot_expiry().is_some_and(|expiry| expiry <= now) {
+            self.let_go_of_snapshot();
+        }
         let expected = self.machine.applied().index + 1;
         self.waiting.expired(now).map(|batch| batch.refuse_gap(expected)).collect()
     }
 
     /// When [`Host::expire`] has something to do next.
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.waiting.next_expiry()
+        self.waiting.next_expiry().into_iter().chain(self.snapshot_expiry()).min()
     }
 
     /// Makes everything applied durable, as far as the machine can.
@@ -289,5 +301,7 @@ fn bound_results(results: &mut [CommandResult]) {
     }
 }
 
+#[cfg(test)]
+mod pin_tests;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The rules of the contract, as plain calls with the register as the machine.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::*;
@@ -51,7 +53,8 @@ fn done(bytes: &'static str) -> CommandResult {
 type Answer = (&'static str, Result<Applied, ApplyError>);
 
 fn applied(ticket: &'static str, first_index: u64, results: &[CommandResult]) -> Answer {
-    (ticket, Ok(Applied { first_index, results: results.to_vec(), durable_index: 0 }))
+    let results = results.to_vec();
+    (ticket, Ok(Applied { first_index, results, durable_index: 0, wants_snapshot: false }))
 }
 
 fn gap(ticket: &'static str, expected: u64, got: u64) -> Answer {
@@ -238,9 +241,11 @@ fn assert_every_call_gets(host: &mut TestHost, boot: u64, error: AccessError) {
     assert_eq!(host.validate(&validate), Err(error));
 
     let access = SnapshotError::Access(error);
-    assert_eq!(host.begin_snapshot(&BeginSnapshot { boot }).unwrap(), Err(access.clone()));
+    let now = Instant::now();
+    let begun = host.begin_snapshot(now, &BeginSnapshot { boot }).unwrap();
+    assert_eq!(begun.unwrap_err(), access);
     let read = ReadSnapshot { boot, snapshot: 1, offset: 0 };
-    assert_eq!(host.read_snapshot(&read).unwrap(), Err(access));
+    assert_eq!(host.pinned_snapshot(now, &read).unwrap_err(), access);
 
     let access = RestoreError::Access(error);
     let begin = BeginRestore { boot, applied_term: 1, applied_index: 1 };
@@ -296,14 +301,23 @@ fn results_beyond_a_frame_are_left_out() {
     assert_eq!(skipped, [true, false, false, false, true, false]);
 }
 
+/// Pins the state of a host that boot 1 attached to.
+fn begin_snapshot(host: &mut TestHost) -> (SnapshotInfo, Arc<PinnedSnapshot>) {
+    host.begin_snapshot(Instant::now(), &BeginSnapshot { boot: 1 }).unwrap().unwrap()
+}
+
+fn read(host: &mut TestHost, snapshot: u64, offset: u64) -> Result<SnapshotChunk, SnapshotError> {
+    let request = ReadSnapshot { boot: 1, snapshot, offset };
+    host.pinned_snapshot(Instant::now(), &request)?.read(offset).unwrap()
+}
+
 /// All pieces of a snapshot of a host that boot 1 attached to.
 fn read_all(host: &mut TestHost) -> (SnapshotInfo, Vec<SnapshotChunk>) {
-    let info = host.begin_snapshot(&BeginSnapshot { boot: 1 }).unwrap().unwrap();
+    let (info, _held) = begin_snapshot(host);
     let mut pieces: Vec<SnapshotChunk> = Vec::new();
     while !pieces.last().is_some_and(|piece| piece.last) {
         let offset = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
-        let request = ReadSnapshot { boot: 1, snapshot: info.snapshot, offset };
-        pieces.push(host.read_snapshot(&request).unwrap().unwrap());
+        pieces.push(read(host, info.snapshot, offset).unwrap());
     }
     (info, pieces)
 }
@@ -350,10 +364,9 @@ fn a_snapshot_moves_the_state_and_its_place() {
 fn a_snapshot_stays_while_entries_are_applied() {
     let mut host = attached_host();
     host.apply(Instant::now(), &batch(1, &["old"]), "").unwrap();
-    let info = host.begin_snapshot(&BeginSnapshot { boot: 1 }).unwrap().unwrap();
+    let (info, _held) = begin_snapshot(&mut host);
     host.apply(Instant::now(), &batch(2, &["new"]), "").unwrap();
-    let request = ReadSnapshot { boot: 1, snapshot: info.snapshot, offset: 0 };
-    let piece = host.read_snapshot(&request).unwrap().unwrap();
+    let piece = read(&mut host, info.snapshot, 0).unwrap();
     let mut copy = attached_host();
     assert_eq!(load(&mut copy, &info, &[piece]).unwrap().applied_index, 1);
     assert_eq!(ask(&copy, 1), Ok(done("old")));
@@ -363,13 +376,20 @@ fn a_snapshot_stays_while_entries_are_applied() {
 fn pieces_are_read_in_order_and_the_last_one_again() {
     let mut host = attached_host();
     restore(&mut host, &Bytes::from(vec![7; 2 * MAX_CHUNK_BYTES])).unwrap();
-    let (info, pieces) = read_all(&mut host);
-    assert_eq!(pieces.len(), 3);
-    let mut read =
-        |snapshot, offset| host.read_snapshot(&ReadSnapshot { boot: 1, snapshot, offset }).unwrap();
-    let end = pieces[2].offset + pieces[2].bytes.len() as u64;
-    assert_eq!(read(info.snapshot, pieces[2].offset), Ok(pieces[2].clone()));
-    assert_eq!(read(info.snapshot, 0), Err(SnapshotError::BadOffset { expected: end, got: 0 }));
+    let (SnapshotInfo { snapshot, .. }, _held) = begin_snapshot(&mut host);
+    let chunk_bytes = MAX_CHUNK_BYTES as u64;
+    let mut read = |snapshot, offset| read(&mut host, snapshot, offset);
+    let early = SnapshotError::BadOffset { expected: 0, got: chunk_bytes };
+    assert_eq!(read(snapshot, chunk_bytes), Err(early));
+    let mut last = None;
+    for n in 0..3 {
+        let piece = read(snapshot, n * chunk_bytes).unwrap();
+        assert_eq!((piece.offset, piece.last), (n * chunk_bytes, n == 2));
+        assert_eq!(read(snapshot, n * chunk_bytes), Ok(piece.clone()), "again");
+        last = Some(piece);
+    }
+    let end = 2 * chunk_bytes + last.unwrap().bytes.len() as u64;
+    assert_eq!(read(snapshot, 0), Err(SnapshotError::BadOffset { expected: end, got: 0 }));
     assert_eq!(read(99, 0), Err(SnapshotError::Unknown { snapshot: 99 }));
 }
 

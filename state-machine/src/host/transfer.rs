@@ -1,46 +1,26 @@
-//! Snapshots in pieces: reading the pinned one, and loading one into a new place.
+//! Snapshots in pieces: pinning one to be read, and loading one into a new place.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Host;
+use super::{Host, PinnedSnapshot};
 use crate::machine::{LogId, Machine, MachineError, RestoreFailure};
 use crate::rpc::{
     BeginRestore, BeginSnapshot, FinishRestore, Info, MAX_CHUNK_BYTES, ReadSnapshot, RestoreError,
-    Restoring, SnapshotChunk, SnapshotError, SnapshotInfo, WriteRestore,
+    Restoring, SnapshotError, SnapshotInfo, WriteRestore,
 };
 use crate::snapshot::{ParseError, SnapshotParser, SnapshotReader};
 
-/// A snapshot that is being read.
-#[derive(Debug)]
-pub(super) struct PinnedSnapshot {
-    name: u64,
-    /// Gone once it was read to its end, so that the machine need not keep the old state.
-    reader: Option<SnapshotReader>,
-    /// Where the next piece starts.
-    offset: u64,
-    /// The piece that was read last, in case its answer was lost.
-    last_piece: Option<SnapshotChunk>,
-}
+/// A pinned snapshot that nobody reads for so long is let go: a store keeps every value that was replaced since it was pinned.
+pub const SNAPSHOT_IDLE: Duration = Duration::from_mins(5);
 
-impl PinnedSnapshot {
-    fn read(&mut self, offset: u64) -> Result<Result<SnapshotChunk, SnapshotError>, MachineError> {
-        if let Some(again) = self.last_piece.as_ref().filter(|piece| piece.offset == offset) {
-            return Ok(Ok(again.clone()));
-        }
-        let Some(reader) = self.reader.as_mut().filter(|_| offset == self.offset) else {
-            return Ok(Err(SnapshotError::BadOffset { expected: self.offset, got: offset }));
-        };
-        let piece = reader.next_piece(MAX_CHUNK_BYTES);
-        let bytes = Bytes::from(piece.map_err(MachineError::storage("reading a snapshot"))?);
-        let last = reader.is_at_end();
-        if last {
-            self.reader = None;
-        }
-        self.offset += bytes.len() as u64;
-        let checksum = crc32c::crc32c(&bytes);
-        let chunk = SnapshotChunk { offset, bytes, checksum, last };
-        Ok(Ok(self.last_piece.insert(chunk).clone()))
-    }
+/// The snapshot that may be read. It is held by whoever began it, and gone when they are.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    snapshot: Weak<PinnedSnapshot>,
+    used: Instant,
 }
 
 /// A snapshot that is being loaded.
@@ -77,44 +57,63 @@ impl From<ParseError> for RestoreFailure {
 }
 
 impl<M: Machine, T> Host<M, T> {
-    /// Pins the present state and forgets the snapshot before.
+    /// Pins the present state and lets go of the snapshot before. What is returned holds the state until it is dropped, is to be
+    /// read off this thread, and is let go by whatever makes it useless: another snapshot, a newer boot, a restore, or
+    /// [`SNAPSHOT_IDLE`].
     ///
     /// # Errors
     /// The machine is broken.
     pub fn begin_snapshot(
         &mut self,
+        now: Instant,
         request: &BeginSnapshot,
-    ) -> Result<Result<SnapshotInfo, SnapshotError>, MachineError> {
+    ) -> Result<Result<(SnapshotInfo, Arc<PinnedSnapshot>), SnapshotError>, MachineError> {
         if let Err(refused) = self.check_boot(request.boot) {
             return Ok(Err(refused.into()));
         }
+        self.let_go_of_snapshot();
+        // Raft drops the log below a snapshot: what it holds is not to be asked for again after a crash.
+        self.machine.sync()?;
         let applied = self.machine.applied();
-        let name = self.name_transfer();
         let reader = SnapshotReader::new(self.machine.name(), applied, self.machine.snapshot()?);
-        self.snapshot =
-            Some(PinnedSnapshot { name, reader: Some(reader), offset: 0, last_piece: None });
+        let snapshot = Arc::new(PinnedSnapshot::new(self.name_transfer(), reader));
+        self.snapshot = Some(Pinned { snapshot: Arc::downgrade(&snapshot), used: now });
         let info = SnapshotInfo {
-            snapshot: name,
+            snapshot: snapshot.name(),
             applied_term: applied.term,
             applied_index: applied.index,
         };
-        Ok(Ok(info))
+        Ok(Ok((info, snapshot)))
     }
 
-    /// Reads the next piece, or the last one again.
+    /// The pinned snapshot, to read a piece of it.
     ///
     /// # Errors
-    /// The machine is broken.
-    pub fn read_snapshot(
+    /// The caller may not read it (now), or there is none of that name.
+    pub fn pinned_snapshot(
         &mut self,
+        now: Instant,
         request: &ReadSnapshot,
-    ) -> Result<Result<SnapshotChunk, SnapshotError>, MachineError> {
-        if let Err(refused) = self.check_boot(request.boot) {
-            return Ok(Err(refused.into()));
-        }
-        match self.snapshot.as_mut().filter(|pinned| pinned.name == request.snapshot) {
-            Some(pinned) => pinned.read(request.offset),
-            None => Ok(Err(SnapshotError::Unknown { snapshot: request.snapshot })),
+    ) -> Result<Arc<PinnedSnapshot>, SnapshotError> {
+        self.check_boot(request.boot)?;
+        let unknown = SnapshotError::Unknown { snapshot: request.snapshot };
+        let Some(pinned) = &mut self.snapshot else { return Err(unknown) };
+        let snapshot = pinned.snapshot.upgrade();
+        let named = snapshot.filter(|snapshot| snapshot.name() == request.snapshot);
+        pinned.used = now;
+        named.ok_or(unknown)
+    }
+
+    /// When the pinned snapshot counts as abandoned.
+    pub(super) fn snapshot_expiry(&self) -> Option<Instant> {
+        let pinned = self.snapshot.as_ref()?;
+        Some(pinned.used + SNAPSHOT_IDLE)
+    }
+
+    pub(super) fn let_go_of_snapshot(&mut self) {
+        let pinned = self.snapshot.take();
+        if let Some(snapshot) = pinned.and_then(|pinned| pinned.snapshot.upgrade()) {
+            snapshot.let_go();
         }
     }
 
@@ -134,7 +133,10 @@ impl<M: Machine, T> Host<M, T> {
         if snapshot_index < applied_index {
             return Ok(Err(RestoreError::Behind { snapshot_index, applied_index }));
         }
-        self.machine.begin_restore()?;
+        self.restore = None;
+        if let Err(failure) = self.machine.begin_restore() {
+            return self.give_up_restore(failure).map(Err);
+        }
         let applied = LogId { term: request.applied_term, index: snapshot_index };
         let state = Restoring { restore: self.name_transfer(), offset: 0 };
         let parser = SnapshotParser::new(self.machine.name(), applied);
@@ -218,7 +220,7 @@ impl<M: Machine, T> Host<M, T> {
                 return Err(RestoreFailure::BadSnapshot(reason.to_owned()));
             }
             // It reads from the state that goes away.
-            self.snapshot = None;
+            self.let_go_of_snapshot();
             self.machine.finish_restore(restore.applied)?;
         }
         Ok(())
@@ -226,16 +228,19 @@ impl<M: Machine, T> Host<M, T> {
 
     fn give_up_restore(&mut self, failure: RestoreFailure) -> Result<RestoreError, MachineError> {
         self.restore = None;
+        let refused = match failure {
+            RestoreFailure::BadSnapshot(reason) => RestoreError::BadSnapshot { reason },
+            RestoreFailure::NoPlace(error) => RestoreError::NoPlace { reason: error.to_string() },
+            // Nothing is removed: it may be in use after the next start.
+            RestoreFailure::Machine(error) => return Err(error),
+        };
         self.machine.abandon_restore();
-        match failure {
-            RestoreFailure::BadSnapshot(reason) => Ok(RestoreError::BadSnapshot { reason }),
-            RestoreFailure::Machine(error) => Err(error),
-        }
+        Ok(refused)
     }
 
     /// Lets go of the pinned snapshot and of a restore under way.
     pub(super) fn abandon_transfers(&mut self) {
-        self.snapshot = None;
+        self.let_go_of_snapshot();
         if self.restore.take().is_some() {
             self.machine.abandon_restore();
         }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::machine::{LogId, MachineError};
+use crate::machine::{LogId, MachineError, RestoreFailure};
 
 /// Keys with their new values; `None` removes the key.
 pub type Changes = BTreeMap<Bytes, Option<Bytes>>;
@@ -30,10 +30,10 @@ pub trait Engine: Send + 'static {
     /// The store is broken.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MachineError>;
 
-    /// Makes all changes and moves the applied log id, as one. What was written survives the death of the process.
+    /// Makes all changes and moves the applied log id, as one. What was not synced may be lost when the process dies.
     ///
     /// # Errors
-    /// The store is broken; after a restart all of it is there, or nothing.
+    /// The store is broken; after a restart the changes up to some write are there, whole, and the applied log id says which.
     fn write(&mut self, changes: Changes, applied: LogId) -> Result<(), MachineError>;
 
     /// Makes everything written durable.
@@ -48,20 +48,20 @@ pub trait Engine: Send + 'static {
     /// Prepares an empty place beside the present state, and throws away one that was prepared before.
     ///
     /// # Errors
-    /// The store is broken.
-    fn begin_restore(&mut self) -> Result<(), MachineError>;
+    /// [`RestoreFailure`]; unless the store is broken the present state is as before, here and in the next two.
+    fn begin_restore(&mut self) -> Result<(), RestoreFailure>;
 
-    /// Adds pairs to the new place.
+    /// Adds pairs to the new place; keys ascend from call to call.
     ///
     /// # Errors
-    /// The store is broken.
-    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), MachineError>;
+    /// [`RestoreFailure`].
+    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), RestoreFailure>;
 
     /// Puts the new place in the stead of the present state, durably and at once.
     ///
     /// # Errors
-    /// The store is broken; after a restart it is the old state or the new one, never a mixture.
-    fn finish_restore(&mut self, applied: LogId) -> Result<(), MachineError>;
+    /// [`RestoreFailure`]; after a restart it is the old state or the new one, never a mixture.
+    fn finish_restore(&mut self, applied: LogId) -> Result<(), RestoreFailure>;
 
     /// Throws the new place away, if there is one.
     fn abandon_restore(&mut self);

@@ -1,13 +1,14 @@
 //! An [`Engine`] in memory: nothing survives the process. The yardstick for the one on disk.
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{self, Excluded, Unbounded};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::engine::{Changes, Engine, Pair, Pairs};
-use crate::machine::{LogId, MachineError};
+use super::walk::WalkShared;
+use crate::machine::{LogId, MachineError, RestoreFailure};
 
 /// A map in memory. A pinned state shares the map until the next write, which then copies it.
 #[derive(Debug, Default)]
@@ -59,21 +60,20 @@ impl Engine for MemoryEngine {
     }
 
     fn pairs_from(&self, from: Bound<&[u8]>) -> Pairs {
-        let next = from.map(Bytes::copy_from_slice);
-        Box::new(WalkPinned { pairs: Arc::clone(&self.pairs), next }.map(Ok))
+        Box::new(WalkShared::new(Arc::clone(&self.pairs), from).map(Ok))
     }
 
-    fn begin_restore(&mut self) -> Result<(), MachineError> {
+    fn begin_restore(&mut self) -> Result<(), RestoreFailure> {
         self.restoring = Some(BTreeMap::new());
         Ok(())
     }
 
-    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), MachineError> {
+    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), RestoreFailure> {
         self.restoring.get_or_insert_default().extend(pairs);
         Ok(())
     }
 
-    fn finish_restore(&mut self, applied: LogId) -> Result<(), MachineError> {
+    fn finish_restore(&mut self, applied: LogId) -> Result<(), RestoreFailure> {
         self.pairs = Arc::new(self.restoring.take().unwrap_or_default());
         self.applied = applied;
         Ok(())
@@ -81,21 +81,5 @@ impl Engine for MemoryEngine {
 
     fn abandon_restore(&mut self) {
         self.restoring = None;
-    }
-}
-
-/// Walks a shared map by remembering where to go on, since an iterator cannot own the map it walks.
-struct WalkPinned {
-    pairs: Arc<BTreeMap<Bytes, Bytes>>,
-    next: Bound<Bytes>,
-}
-
-impl Iterator for WalkPinned {
-    type Item = Pair;
-
-    fn next(&mut self) -> Option<Pair> {
-        let (key, value) = self.pairs.range::<Bytes, _>((self.next.as_ref(), Unbounded)).next()?;
-        self.next = Excluded(key.clone());
-        Some((key.clone(), value.clone()))
     }
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use super::command::MAX_VALUE_BYTES;
 use super::*;
-use crate::entries::EntryHeader;
+use crate::entries::{EntryHeader, EntryKind};
 
 /// Runs a test on an engine in memory and on one on disk.
 fn on_both_engines(test: impl Fn(&mut dyn Machine)) {
@@ -13,12 +14,12 @@ fn on_both_engines(test: impl Fn(&mut dyn Machine)) {
     test(&mut open(directory.path()));
 }
 
-fn open(directory: &Path) -> Kv<DiskEngine> {
+pub(super) fn open(directory: &Path) -> Kv<DiskEngine> {
     Kv::new(DiskEngine::open(directory).unwrap())
 }
 
 /// Entries of term 2; `-` stands for one without a command.
-fn entries(commands: &[&[u8]]) -> Vec<Entry> {
+pub(super) fn entries(commands: &[&[u8]]) -> Vec<Entry> {
     let entry = |command: &&[u8]| {
         let kind = if *command == b"-" { EntryKind::Skip } else { EntryKind::Command };
         let header = EntryHeader { kind, term: 2, time_ms: 0, session: 0, sequence: 0 };
@@ -28,7 +29,7 @@ fn entries(commands: &[&[u8]]) -> Vec<Entry> {
 }
 
 /// Applies one batch and writes its results as text.
-fn apply(machine: &mut dyn Machine, commands: &[&str]) -> Vec<String> {
+pub(super) fn apply(machine: &mut dyn Machine, commands: &[&str]) -> Vec<String> {
     let commands: Vec<&[u8]> = commands.iter().map(|command| command.as_bytes()).collect();
     machine.apply(&entries(&commands)).unwrap().into_iter().map(text).collect()
 }
@@ -52,7 +53,7 @@ fn get(machine: &dyn Machine, key: &str) -> Option<String> {
     }
 }
 
-fn dump(machine: &dyn Machine) -> Vec<u8> {
+pub(super) fn dump(machine: &dyn Machine) -> Vec<u8> {
     let mut body = Vec::new();
     machine.snapshot().unwrap().read_to_end(&mut body).unwrap();
     body
@@ -206,6 +207,10 @@ fn a_value_cannot_grow_over_its_limit() {
         let refused =
             "refused APPEND: the value would have 1040385 bytes; up to 1040384 are possible";
         assert_eq!(apply(machine, &["APPEND k v"]), [refused]);
+        let batch = ["APPEND k ", "APPEND k v", "DEL k", "APPEND k v", "APPEND k w", "GET k"];
+        let results = ["done 1040384", refused, "done 1", "done 1", "done 2", "done \\x01vw"];
+        assert_eq!(apply(machine, &batch), results);
+        assert_eq!(apply(machine, &[put.as_str()]), ["done "]);
         assert_eq!(get(machine, "k").map(|value| value.len()), Some(MAX_VALUE_BYTES));
     });
 }
@@ -256,42 +261,36 @@ fn a_restore_that_does_not_end_well_leaves_the_old_state() {
 }
 
 #[test]
-fn both_engines_come_to_the_same_state() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut memory, mut disk) = (Kv::new(MemoryEngine::new()), open(directory.path()));
-    let mut seed = 1_u64;
-    for _ in 0..200 {
-        let commands: Vec<String> = (0..5).map(|_| random_command(&mut seed)).collect();
-        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-        assert_eq!(apply(&mut memory, &commands), apply(&mut disk, &commands));
-    }
-    assert_eq!(dump(&memory), dump(&disk));
-}
-
-fn random_command(seed: &mut u64) -> String {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    let key = (*seed >> 40) % 20;
-    match (*seed >> 33) % 7 {
-        0 => format!("PUT k{key} {}", *seed % 1000),
-        1 => format!("DEL k{key}"),
-        2 => format!("GET k{key}"),
-        3 => format!("APPEND k{key} {}", *seed % 10),
-        4 => format!("CAS k{key} {} {}", *seed % 10, *seed % 7),
-        5 => format!("CAS k{key} --absent {}", *seed % 10),
-        _ => format!("INCR k{key} {}", *seed % 10),
-    }
-}
-
-#[test]
 fn everything_is_there_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut machine = open(directory.path());
     assert_eq!(apply(&mut machine, &["PUT k v", "INCR n 7"]), ["done ", "done 7"]);
+    machine.sync().unwrap();
     drop(machine);
     let mut machine = open(directory.path());
     assert_eq!(machine.applied(), LogId { term: 2, index: 2 });
     assert_eq!(get(&machine, "k").as_deref(), Some("v"));
     assert_eq!(apply(&mut machine, &["INCR n"]), ["done 8"]);
+}
+
+#[test]
+fn much_that_is_not_synced_goes_to_the_store_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = open(directory.path());
+    let value = "v".repeat(1 << 19);
+    let puts: Vec<String> = (1..=20).map(|number| format!("PUT key-{number} {value}")).collect();
+    for put in &puts {
+        apply(&mut machine, &[put, "INCR n"]);
+    }
+    drop(machine);
+    let machine = open(directory.path());
+    let applied = machine.applied().index;
+    assert!((2..40).contains(&applied) && applied.is_multiple_of(2), "{applied}");
+    let mut expected = Kv::new(MemoryEngine::new());
+    for put in &puts[..usize::try_from(applied / 2).unwrap()] {
+        apply(&mut expected, &[put, "INCR n"]);
+    }
+    assert!(dump(&machine) == dump(&expected), "not the state of {applied}");
 }
 
 #[test]
@@ -305,7 +304,8 @@ fn the_durable_index_moves_with_a_sync_only() {
     apply(&mut machine, &["PUT k v"]);
     assert_eq!(machine.durable_index(), 1);
     drop(machine);
-    assert_eq!(open(directory.path()).durable_index(), 2, "what is opened is synced");
+    let machine = open(directory.path());
+    assert_eq!(machine.durable_index(), machine.applied().index, "what is opened is synced");
 }
 
 #[test]
@@ -330,6 +330,7 @@ fn a_process_that_dies_while_restoring_keeps_the_old_state() {
     let directory = tempfile::tempdir().unwrap();
     let mut machine = open(directory.path());
     apply(&mut machine, &["PUT old 1"]);
+    machine.sync().unwrap();
     machine.begin_restore().unwrap();
     machine.write_restore(&dump(&source)).unwrap();
     drop(machine);
@@ -370,7 +371,10 @@ fn damaged_directories_are_refused_with_their_place() {
     ];
     for (damage, message) in cases {
         let directory = tempfile::tempdir().unwrap();
-        apply(&mut open(directory.path()), &["PUT k v"]);
+        let mut machine = open(directory.path());
+        apply(&mut machine, &["PUT k v"]);
+        machine.sync().unwrap();
+        drop(machine);
         damage(directory.path());
         let error = DiskEngine::open(directory.path()).unwrap_err();
         assert!(matches!(error, MachineError::Damaged { .. }), "{error}");

@@ -10,7 +10,7 @@ use super::*;
 use crate::attachment::MemoryAttachment;
 use crate::entries::{EntryBlobBuilder, EntryHeader, EntryKind};
 use crate::kv::{Changes, Engine, Kv, MemoryEngine, Pair, Pairs};
-use crate::machine::LogId;
+use crate::machine::{LogId, RestoreFailure};
 use crate::rpc::{Apply, Attach, CONTRACT_VERSION};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,15 +59,15 @@ impl Engine for FaultyEngine {
         self.memory.pairs_from(from)
     }
 
-    fn begin_restore(&mut self) -> Result<(), MachineError> {
+    fn begin_restore(&mut self) -> Result<(), RestoreFailure> {
         self.memory.begin_restore()
     }
 
-    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), MachineError> {
+    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), RestoreFailure> {
         self.memory.write_restore(pairs)
     }
 
-    fn finish_restore(&mut self, applied: LogId) -> Result<(), MachineError> {
+    fn finish_restore(&mut self, applied: LogId) -> Result<(), RestoreFailure> {
         self.memory.finish_restore(applied)
     }
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use state_machine::entries::EntryBlob;
 use state_machine::kv::command::{Command, MAX_VALUE_BYTES};
 use state_machine::rpc::{
-    AccessError, ApplyError, Attach, AttachError, BeginRestore, BeginSnapshot, CommandResult,
-    FinishRestore, Query, QueryError, ReadSnapshot, SnapshotInfo, WriteRestore,
+    AccessError, ApplyError, Attach, AttachError, CommandResult, Query, QueryError, SnapshotChunk,
+    SnapshotError, SnapshotInfo,
 };
 use state_machine::wire::Io;
 use tarpc::context;
@@ -182,7 +182,8 @@ async fn a_snapshot_moves_the_state_to_another_process() {
     let to = Daemon::start(&to_dir, &[]).await;
     let (target, _) = Raft::attach(&to.unix(), 1).await;
     target.apply(1, &["PUT stale 1"]).await;
-    move_snapshot(&source, &target).await;
+    let (info, pieces) = source.snapshot().await;
+    assert_eq!(target.restore(&info, pieces).await.unwrap().applied_index, 3);
     to.kill();
 
     let to = Daemon::start(&to_dir, &[]).await;
@@ -193,25 +194,55 @@ async fn a_snapshot_moves_the_state_to_another_process() {
     assert_eq!(target.apply(4, &["INCR n"]).await.results, [done("4")]);
 }
 
-async fn move_snapshot(source: &Raft, target: &Raft) {
-    let now = context::current;
-    let info = source.client.begin_snapshot(now(), BeginSnapshot { boot: 1 }).await;
-    let SnapshotInfo { snapshot, applied_term, applied_index } = info.unwrap().unwrap();
-    let begin = BeginRestore { boot: 1, applied_term, applied_index };
-    let mut state = target.client.begin_restore(now(), begin).await.unwrap().unwrap();
-    let restore = state.restore;
-    loop {
-        let offset = state.offset;
-        let read = ReadSnapshot { boot: 1, snapshot, offset };
-        let piece = source.client.read_snapshot(now(), read).await.unwrap().unwrap();
-        let (bytes, checksum) = (piece.bytes, piece.checksum);
-        let write = WriteRestore { boot: 1, restore, offset, bytes, checksum };
-        state = target.client.write_restore(now(), write).await.unwrap().unwrap();
-        if piece.last {
+#[tokio::test]
+async fn one_connection_feeds_while_another_reads_a_snapshot() {
+    let from_dir = TempDir::new().unwrap();
+    let from = Daemon::start(&from_dir, &[]).await;
+    let (feed, _) = Raft::attach(&from.unix(), 1).await;
+    let (other, _) = Raft::attach(&from.unix(), 1).await;
+    let value = "v".repeat(900 << 10);
+    feed.apply(1, &[&format!("PUT a {value}"), &format!("PUT b {value}"), "PUT z old"]).await;
+    let info = other.begin_snapshot().await;
+    let mut pieces: Vec<SnapshotChunk> = Vec::new();
+    for index in 4.. {
+        let offset = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
+        // A feed that lost its connection comes back with the same boot.
+        let (feed, _) = Raft::attach(&from.unix(), 1).await;
+        let line = format!("PUT z {index}");
+        let put = [line.as_str()];
+        let (applied, piece) =
+            tokio::join!(feed.apply(index, &put), other.read_snapshot(info.snapshot, offset));
+        assert_eq!(applied.results, [done("")]);
+        pieces.push(piece.unwrap());
+        if pieces.last().is_some_and(|piece| piece.last) {
             break;
         }
     }
-    let finish = FinishRestore { boot: 1, restore, snapshot_bytes: state.offset };
-    let info = target.client.finish_restore(now(), finish).await.unwrap().unwrap();
-    assert_eq!(info.applied_index, applied_index);
+    assert!(pieces.len() > 7, "{} pieces", pieces.len());
+
+    let to_dir = TempDir::new().unwrap();
+    let to = Daemon::start(&to_dir, &[]).await;
+    let (target, _) = Raft::attach(&to.unix(), 1).await;
+    assert_eq!(target.restore(&info, pieces).await.unwrap().applied_index, 3);
+    assert_eq!(target.get("z").await.as_deref(), Some("old"));
+    assert_eq!(target.get("b").await, Some(value));
+}
+
+#[tokio::test]
+async fn a_snapshot_is_let_go_when_its_connection_ends() {
+    let data_dir = TempDir::new().unwrap();
+    let daemon = Daemon::start(&data_dir, &[]).await;
+    let (feed, _) = Raft::attach(&daemon.unix(), 1).await;
+    let (other, _) = Raft::attach(&daemon.unix(), 1).await;
+    feed.apply(1, &["PUT k v"]).await;
+    let SnapshotInfo { snapshot, .. } = other.begin_snapshot().await;
+    assert!(feed.read_snapshot(snapshot, 0).await.is_ok());
+    drop(other);
+    let let_go = async {
+        while feed.read_snapshot(snapshot, 0).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, let_go).await.unwrap();
+    assert_eq!(feed.read_snapshot(snapshot, 0).await, Err(SnapshotError::Unknown { snapshot }));
 }

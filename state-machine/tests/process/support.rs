@@ -12,8 +12,9 @@ use serde::Deserialize;
 use state_machine::entries::{EntryBlob, EntryBlobBuilder, EntryHeader, EntryKind};
 use state_machine::kv::command::{Command as KvCommand, decode_value};
 use state_machine::rpc::{
-    self, Applied, Apply, ApplyError, Attach, CONTRACT_VERSION, CommandResult, Info, Query,
-    StateMachineServiceClient,
+    self, Applied, Apply, ApplyError, Attach, BeginRestore, BeginSnapshot, CONTRACT_VERSION,
+    CommandResult, FinishRestore, Info, Query, ReadSnapshot, RestoreError, SnapshotChunk,
+    SnapshotError, SnapshotInfo, StateMachineServiceClient, WriteRestore,
 };
 use state_machine::wire::Endpoint;
 use tarpc::client::RpcError;
@@ -179,6 +180,53 @@ impl Raft {
                 .map(|value| String::from_utf8(value.to_vec()).unwrap()),
             other @ (CommandResult::Refused(_) | CommandResult::Skipped) => panic!("{other:?}"),
         }
+    }
+}
+
+/// Snapshots, each call as a raft makes it.
+impl Raft {
+    pub(crate) async fn begin_snapshot(&self) -> SnapshotInfo {
+        let request = BeginSnapshot { boot: self.boot };
+        self.client.begin_snapshot(context::current(), request).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn read_snapshot(
+        &self,
+        snapshot: u64,
+        offset: u64,
+    ) -> Result<SnapshotChunk, SnapshotError> {
+        let request = ReadSnapshot { boot: self.boot, snapshot, offset };
+        self.client.read_snapshot(context::current(), request).await.unwrap()
+    }
+
+    /// A snapshot of the present state.
+    pub(crate) async fn snapshot(&self) -> (SnapshotInfo, Vec<SnapshotChunk>) {
+        let info = self.begin_snapshot().await;
+        let mut pieces: Vec<SnapshotChunk> = Vec::new();
+        while !pieces.last().is_some_and(|piece| piece.last) {
+            let offset = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
+            pieces.push(self.read_snapshot(info.snapshot, offset).await.unwrap());
+        }
+        (info, pieces)
+    }
+
+    /// Loads a snapshot.
+    pub(crate) async fn restore(
+        &self,
+        info: &SnapshotInfo,
+        pieces: Vec<SnapshotChunk>,
+    ) -> Result<Info, RestoreError> {
+        let (boot, now) = (self.boot, context::current);
+        let SnapshotInfo { applied_term, applied_index, .. } = *info;
+        let begin = BeginRestore { boot, applied_term, applied_index };
+        let mut state = self.client.begin_restore(now(), begin).await.unwrap()?;
+        let restore = state.restore;
+        for SnapshotChunk { offset, bytes, checksum, .. } in pieces {
+            let write = WriteRestore { boot, restore, offset, bytes, checksum };
+            state = self.client.write_restore(now(), write).await.unwrap()?;
+        }
+        let finish = FinishRestore { boot, restore, snapshot_bytes: state.offset };
+        self.client.finish_restore(now(), finish).await.unwrap()
     }
 }
 

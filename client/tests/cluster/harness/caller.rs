@@ -21,6 +21,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an attempt that failed, so that a cluster without a leader is not flooded.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// One in so many commands is sent again although it was answered.
+const FORGETFULNESS: u64 = 5;
 
 /// Why one attempt has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -87,17 +89,26 @@ impl Caller {
 
     /// Opens a session, so that retries are safe.
     pub(crate) async fn open_session(&mut self) {
-        let request = OpenSession { forward: true };
+        let request = OpenSession { forward: true, ttl_ms: 0 };
         let opened = self
             .until_done(|node| async move { Ok(node.open_session(context(), request).await??) });
         self.session = opened.await.session;
     }
 
-    /// Submits a command under a fresh number until it is applied.
+    /// Submits a command under a fresh number until it is applied. Every now and then it forgets the answer and asks again.
     pub(crate) async fn submit(&mut self, command: &Command) -> Submitted {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.submit_as(sequence, sequence, command).await
+        let submitted = self.submit_as(sequence, sequence, command).await;
+        if sequence.is_multiple_of(FORGETFULNESS) {
+            let again = self.submit_as(sequence, sequence, command).await;
+            assert_eq!(again.index, submitted.index, "session {}", self.session);
+            let is_same = again.outcome == submitted.outcome
+                || again.outcome == Outcome::AlreadyApplied
+                || submitted.outcome == Outcome::AlreadyApplied;
+            assert!(is_same, "session {}: {submitted:?}, then {again:?}", self.session);
+        }
+        submitted
     }
 
     /// Submits a command under a number of the caller's choice until it is applied.
@@ -129,6 +140,13 @@ impl Caller {
         number(self.submit(&Command::Incr { key, by: 1 }).await.outcome)
     }
 
+    /// Writes behind a value.
+    pub(crate) async fn append(&mut self, key: &str, text: &str) {
+        let (key, value) = (key.to_owned().into(), text.to_owned().into());
+        let submitted = self.submit(&Command::Append { key, value }).await;
+        assert!(!matches!(submitted.outcome, Outcome::Refused(_)), "{submitted:?}");
+    }
+
     /// Reads a value, linearizably.
     pub(crate) async fn get(&mut self, key: &str) -> Option<String> {
         let query = get(key);
@@ -156,7 +174,7 @@ impl Caller {
     /// Asks one node, once, for a session, not to be passed on.
     pub(crate) async fn open_session_here(&mut self) -> Result<u64, Trouble> {
         let node = self.node().await?;
-        Ok(node.open_session(context(), OpenSession { forward: false }).await??.session)
+        Ok(node.open_session(context(), OpenSession { forward: false, ttl_ms: 0 }).await??.session)
     }
 
     async fn until_done<T, F>(&mut self, attempt: impl Fn(ClientServiceClient) -> F) -> T

@@ -32,6 +32,31 @@ pub(crate) const LEAVERS: Flags = Flags {
     raft: &["--segment-mib=16", "--promote-after-ms=300", "--leave-on-terminate"],
 };
 
+/// The same, and a snapshot for each MiB of log, behind which nothing stays.
+pub(crate) const SNAPPY: Flags = Flags {
+    member: QUICK.member,
+    raft: &[
+        "--segment-mib=16",
+        "--promote-after-ms=300",
+        "--snapshot-floor-mib=1",
+        "--snapshot-ratio-percent=50",
+        "--keep-trailing-mib=0",
+        "--log-cache-mib=8",
+    ],
+};
+/// The same, but snapshots are taken only when they are ordered, and slowly.
+pub(crate) const SLOW_SNAPSHOTS: Flags = Flags {
+    member: QUICK.member,
+    raft: &[
+        "--segment-mib=16",
+        "--promote-after-ms=300",
+        "--snapshot-floor-mib=65536",
+        "--keep-trailing-mib=0",
+        "--log-cache-mib=8",
+        "--snapshot-rate-mib=4",
+    ],
+};
+
 /// The same, and voters are given up soon.
 pub(crate) const IMPATIENT: Flags = Flags {
     member: QUICK.member,

@@ -165,6 +165,11 @@ impl Adds for HttpCaller {
         }
     }
 
+    async fn append(&mut self, key: &str, text: &str) {
+        let reply = self.submit(&format!("APPEND {key} {text}")).await;
+        assert!([200, 204].contains(&reply.status), "session {}: {reply:?}", self.session);
+    }
+
     fn failures(self) -> Vec<String> {
         self.failures
     }

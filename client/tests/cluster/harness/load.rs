@@ -1,7 +1,8 @@
-//! Load that keeps account: clients add to one shared counter and to a fresh key of their own, in turn.
+//! Load that keeps account: clients add to one shared counter and write serial numbers behind each other, each to a list of its
+//! own, in turn.
 //!
-//! Every command adds one, so a command that was lost or applied twice shows in the sums: afterwards the counter
-//! equals the acknowledged additions, no two of which had the same result, and every fresh key holds exactly 1.
+//! A command that was lost or applied twice shows: afterwards the counter equals the acknowledged additions, no two of which had
+//! the same result, and every list holds each number once, in order.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,8 @@ pub(crate) trait Adds: Send + 'static {
     fn open_session(&mut self) -> impl Future<Output = ()> + Send;
     /// Adds one; the new number, unless it is no longer kept.
     fn increment(&mut self, key: &str) -> impl Future<Output = Option<i64>> + Send;
+    /// Writes behind a value.
+    fn append(&mut self, key: &str, text: &str) -> impl Future<Output = ()> + Send;
     /// Why attempts failed that were repeated, oldest first.
     fn failures(self) -> Vec<String>;
 }
@@ -35,6 +38,10 @@ impl Adds for Caller {
 
     async fn increment(&mut self, key: &str) -> Option<i64> {
         Caller::increment(self, key).await
+    }
+
+    async fn append(&mut self, key: &str, text: &str) {
+        Caller::append(self, key, text).await;
     }
 
     fn failures(self) -> Vec<String> {
@@ -55,7 +62,7 @@ struct Account {
     client: usize,
     /// Results of its additions to the shared counter; none where the result was no longer kept.
     counted: Vec<Option<i64>>,
-    /// Its fresh keys are numbered below this.
+    /// Numbers on its list are below this.
     serials: usize,
     failures: Vec<String>,
 }
@@ -141,7 +148,7 @@ async fn run(
         account.counted.push(caller.increment(&counter(name)).await);
         acks.add(begun);
         let begun = Instant::now();
-        caller.increment(&serial(name, client, account.serials)).await;
+        caller.append(&list(name, client), &item(account.serials)).await;
         account.serials += 1;
         acks.add(begun);
     }
@@ -184,18 +191,12 @@ impl Ledger {
     }
 
     async fn check_serials(&self, cluster: &Cluster) {
-        let mut readers = JoinSet::new();
         for account in &self.accounts {
-            let (name, client, serials) = (self.name, account.client, account.serials);
-            let mut caller = Caller::new(cluster.endpoints(), client);
-            readers.spawn(async move {
-                for number in 0..serials {
-                    let key = serial(name, client, number);
-                    assert_eq!(caller.get(&key).await.as_deref(), Some("1"), "{key}");
-                }
-            });
+            let key = list(self.name, account.client);
+            let wanted: String = (0..account.serials).map(item).collect();
+            let found = Caller::new(cluster.endpoints(), account.client).get(&key).await;
+            assert_eq!(found.unwrap_or_default(), wanted, "{key}");
         }
-        readers.join_all().await;
     }
 }
 
@@ -204,6 +205,10 @@ pub(crate) fn counter(load: &str) -> String {
     format!("{load}/counter")
 }
 
-fn serial(load: &str, client: usize, number: usize) -> String {
-    format!("{load}/{client}/{number}")
+fn list(load: &str, client: usize) -> String {
+    format!("{load}/{client}")
+}
+
+fn item(number: usize) -> String {
+    format!("{number};")
 }

@@ -36,6 +36,14 @@ impl Program {
         command
     }
 
+    /// Runs one of its tools to its end, with nothing of the caller's environment: exit code and output.
+    pub(crate) fn tool(self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = Command::new(self.executable()).env_clear().args(arguments).output();
+        let output = output.expect("it is there to be started");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
+
     fn executable(self) -> PathBuf {
         let executable = binaries().join(self.name());
         assert!(

@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::peers::Route;
 use crate::pipeline::digest_commits::CommitsStatus;
 use crate::roster_link::Sight;
+use crate::transfer::Receiver;
 use tokio::sync::mpsc;
 
 const OLD: NodeId = NodeId(7);
@@ -47,6 +48,8 @@ impl Follower {
         let status =
             CommitsStatus { applied: crate::consensus::Index(0), machine: Arc::from("none") };
         let server = ClientServer::new(Shared {
+            snapshot_orders: mpsc::channel(1).0,
+            receiver: Receiver::idle(dir.path(), &node),
             node,
             inbox,
             routes: watch::channel(Arc::new(routes)).1,

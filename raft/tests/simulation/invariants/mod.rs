@@ -10,10 +10,13 @@ mod one_leader_per_term;
 mod one_vote_per_term;
 mod promises_are_durable;
 mod ready_is_durable;
+mod the_log_goes_on_from_a_snapshot;
 
 use std::collections::BTreeMap;
 
-use raft::consensus::{Entry, Envelope, Index, LogId, NodeId, Output, RoleName, Term};
+use raft::consensus::{
+    Entry, Envelope, Index, LogId, NodeId, Output, RoleName, SnapshotMeta, Term,
+};
 
 use crate::support::node::Node;
 
@@ -81,7 +84,7 @@ impl Committed {
         self.entries.keys().next_back().copied().unwrap_or_default()
     }
 
-    fn id(&self, index: Index) -> Option<LogId> {
+    pub fn id(&self, index: Index) -> Option<LogId> {
         self.entries.get(&index).map(|(entry, _)| entry.id)
     }
 }
@@ -93,6 +96,7 @@ pub struct Invariants {
     leaders: one_leader_per_term::Leaders,
     votes: one_vote_per_term::Votes,
     logs: log_matching::Logs,
+    floors: the_log_goes_on_from_a_snapshot::Floors,
 }
 
 impl Invariants {
@@ -105,6 +109,13 @@ impl Invariants {
         committed_entries_never_change::check(&step, &mut self.committed);
         configurations_overlap::check(&step, &self.committed);
         ready_is_durable::check(&step, &self.committed);
+        self.floors.check(&step);
+        step.output.compact.iter().for_each(|base| self.check_described(base));
+    }
+
+    /// A snapshot, or the base of a log.
+    pub fn check_described(&self, meta: &SnapshotMeta) {
+        the_log_goes_on_from_a_snapshot::check_described(meta, &self.committed);
     }
 
     /// A message leaves a node, at once or after what it waited for was synced.

@@ -4,6 +4,8 @@
 //! disk from the durable part and any chosen subset of what was under way. Names are a part of it: a rename that was
 //! not followed by a sync of the directory may or may not have happened.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,6 +107,11 @@ impl SimulatedDisk {
     /// Says where the test is; repeated by [`SimulatedDisk::snapshots`].
     pub(crate) fn mark(&self, mark: usize) {
         self.state().mark = mark;
+    }
+
+    /// The last mark.
+    pub(crate) fn marked(&self) -> usize {
+        self.state().mark
     }
 
     /// The disks after each operation so far, each with the mark at that moment.
@@ -277,9 +284,8 @@ impl Contents {
                     for (sector, at) in
                         bytes.chunks(SECTOR_BYTES).zip((offset..).step_by(SECTOR_BYTES))
                     {
-                        let inside = at + sector.len() <= self.durable.len();
-                        if keeps() && inside {
-                            self.durable[at..at + sector.len()].copy_from_slice(sector);
+                        if keeps() {
+                            write(&mut self.durable, at, sector);
                         }
                     }
                 }
@@ -304,12 +310,15 @@ impl Change {
     fn apply(&self, file: &mut Vec<u8>) {
         match self {
             Self::Resize(bytes) => file.resize(*bytes, 0),
-            Self::Write { offset, bytes } => {
-                file.resize(file.len().max(offset + bytes.len()), 0);
-                file[*offset..offset + bytes.len()].copy_from_slice(bytes);
-            }
+            Self::Write { offset, bytes } => write(file, *offset, bytes),
         }
     }
+}
+
+/// Writes into a file, which grows if need be.
+fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    file.resize(file.len().max(offset + bytes.len()), 0);
+    file[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
 impl Disk for SimulatedDisk {
@@ -434,6 +443,10 @@ impl DiskFile for SimulatedFile {
         let offset = usize::try_from(offset).unwrap();
         let mut state = self.state();
         let fault = state.begin("write", &self.path);
+        let grown = (offset + bytes.len()).saturating_sub(state.contents(self.id).seen.len());
+        let is_full =
+            state.capacity_bytes.is_some_and(|capacity| state.used_bytes() + grown > capacity);
+        let fault = if grown > 0 && is_full { fault.or(Some(Fault::NoSpace)) } else { fault };
         let done = match fault {
             None => bytes,
             Some(Fault::Error) => &bytes[..bytes.len() / SECTOR_BYTES / 2 * SECTOR_BYTES],

@@ -1,0 +1,228 @@
+//! The receiving end: one transfer at a time, the newest leader's.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::{JoinError, spawn_blocking};
+
+use crate::consensus::{NodeId, SnapshotMeta, Term, check_snapshot};
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::pipeline::digest_entries::EntriesEvent;
+use crate::rpc::peer::{SnapshotOffer, SnapshotPiece, SnapshotRefusal};
+use crate::session::Image;
+use crate::shelf::Shelf;
+use crate::snapshot::{Description, Receiving, SnapshotError, SnapshotId};
+
+/// Takes snapshots in, for all connections of the process.
+#[derive(Debug)]
+pub struct Receiver {
+    shelf: Shelf,
+    node: Arc<Node>,
+    inbox: mpsc::Sender<EntriesEvent>,
+    metrics: Arc<Metrics>,
+    current: Mutex<Option<Transfer>>,
+}
+
+/// The transfer under way.
+struct Transfer {
+    from: NodeId,
+    term: Term,
+    offered: Description,
+    /// Away while the disk works on it.
+    file: Option<Receiving>,
+}
+
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Transfer");
+        debug.field("from", &self.from).field("term", &self.term);
+        debug.field("offered", &self.offered).finish_non_exhaustive()
+    }
+}
+
+impl Receiver {
+    /// Nothing is under way.
+    pub fn new(
+        shelf: Shelf,
+        node: Arc<Node>,
+        inbox: mpsc::Sender<EntriesEvent>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { shelf, node, inbox, metrics, current: Mutex::default() }
+    }
+
+    /// Where the snapshots are.
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Begins or resumes a transfer; answers how many bytes are there.
+    ///
+    /// # Errors
+    /// A newer leader's transfer is under way, or the file cannot be made.
+    pub async fn offer(&self, from: NodeId, offer: SnapshotOffer) -> Result<u64, SnapshotRefusal> {
+        let mut current = self.current.lock().await;
+        if current.as_ref().is_some_and(|transfer| transfer.term > offer.term) {
+            return Err(SnapshotRefusal::Superseded);
+        }
+        let SnapshotOffer { term, id, meta, bytes } = offer;
+        if let Err(reason) = check_snapshot(&meta, term) {
+            return Err(SnapshotRefusal::Bad { reason: reason.to_owned() });
+        }
+        let offered = Description { id: SnapshotId(id), meta, bytes };
+        if let Some(transfer) = current.as_mut().filter(|transfer| transfer.offered == offered)
+            && let Some(file) = &transfer.file
+        {
+            (transfer.from, transfer.term) = (from, term);
+            return Ok(file.offset());
+        }
+        *current = None;
+        let newest = self.shelf.store().newest();
+        if let Some(ours) = newest.filter(|ours| ours.meta.last.index >= offered.meta.last.index) {
+            // The core may have had no use for it when it came, or this process was restarted since.
+            self.announce(ours).await?;
+            return Ok(bytes);
+        }
+        let (store, cluster) = (self.shelf.store().clone(), self.node.known_cluster().await);
+        let wanted = offered.clone();
+        let file = spawn_blocking(move || store.receive(&wanted, cluster)).await;
+        let file = file.map_err(|panic| bad(&panic))?.map_err(|error| refusal(&error))?;
+        let have = file.offset();
+        tracing::info!(%from, index = offered.meta.last.index.0, bytes, have, "receiving a snapshot");
+        *current = Some(Transfer { from, term, offered, file: Some(file) });
+        Ok(have)
+    }
+
+    /// Takes the next piece; answers how many bytes are there. After the last one the snapshot is durable and the core knows.
+    ///
+    /// # Errors
+    /// [`SnapshotRefusal`]: after all but a wrong offset the transfer has to be offered again.
+    pub async fn write(&self, from: NodeId, piece: SnapshotPiece) -> Result<u64, SnapshotRefusal> {
+        let mut current = self.current.lock().await;
+        let SnapshotPiece { term, id, offset, bytes } = piece;
+        let is_ours = |transfer: &&mut Transfer| {
+            (transfer.from, transfer.term, transfer.offered.id.0) == (from, term, id)
+        };
+        let transfer = current.as_mut().filter(is_ours).ok_or(SnapshotRefusal::Superseded)?;
+        let (whole, meta) = (transfer.offered.bytes, transfer.offered.meta.clone());
+        // A caller that leaves in the middle of this drops the file: the next offer reads how much there is.
+        let mut file = transfer.file.take().ok_or(SnapshotRefusal::Superseded)?;
+        if offset != file.offset() {
+            let have = file.offset();
+            transfer.file = Some(file);
+            // It was sent before, and its answer was lost.
+            let is_known = offset < have && offset + bytes.len() as u64 <= have;
+            return if is_known {
+                Ok(have)
+            } else {
+                Err(SnapshotRefusal::WrongOffset { have, got: offset })
+            };
+        }
+        let length = bytes.len() as u64;
+        let written = spawn_blocking(move || {
+            let have = file.push(offset, &bytes)?;
+            if have < whole {
+                return Ok(Written::Part(file));
+            }
+            // Before it has its name: a table that cannot be gone on from must not stand in the way of the next start.
+            if let Err(reason) = judge_image(&file.image()?, &meta) {
+                file.discard();
+                return Ok(Written::Useless(reason));
+            }
+            file.finish().map(Written::Whole)
+        });
+        let written = written.await.map_err(|panic| bad(&panic))?;
+        self.metrics.snapshot_bytes_received.add_many(length);
+        match written {
+            Ok(Written::Part(file)) => {
+                let have = file.offset();
+                transfer.file = Some(file);
+                Ok(have)
+            }
+            Ok(Written::Whole(description)) => {
+                *current = None;
+                self.announce(description).await?;
+                Ok(whole)
+            }
+            Ok(Written::Useless(reason)) => {
+                *current = None;
+                tracing::warn!(%from, reason, "cannot use a snapshot");
+                Err(SnapshotRefusal::Bad { reason })
+            }
+            Err(error) => {
+                *current = None;
+                tracing::warn!(%from, %error, "cannot receive a snapshot");
+                Err(refusal(&error))
+            }
+        }
+    }
+
+    /// Hands a durable snapshot to the core, with its table of sessions.
+    async fn announce(&self, description: Description) -> Result<(), SnapshotRefusal> {
+        let (shelf, wanted) = (self.shelf.clone(), description.clone());
+        let image = spawn_blocking(move || load_image(&shelf, &wanted)).await;
+        let image = image.map_err(|panic| bad(&panic))??;
+        let meta = description.meta;
+        let event = EntriesEvent::SnapshotReceived { meta, image: Box::new(image) };
+        let stopping =
+            |_closed| SnapshotRefusal::Storage { reason: "this node is stopping".to_owned() };
+        self.inbox.send(event).await.map_err(stopping)
+    }
+}
+
+/// What became of a piece.
+enum Written {
+    Part(Receiving),
+    Whole(Description),
+    /// Whole, but not for this version, or it contradicts itself.
+    Useless(String),
+}
+
+fn judge_image(bytes: &[u8], meta: &SnapshotMeta) -> Result<Image, String> {
+    let image = Image::decode(bytes).map_err(|error| error.to_string())?;
+    if image.covers(meta) {
+        return Ok(image);
+    }
+    Err("its session table is older than what it holds".to_owned())
+}
+
+fn load_image(shelf: &Shelf, snapshot: &Description) -> Result<Image, SnapshotRefusal> {
+    let bytes = shelf.image(snapshot).map_err(|error| refusal(&error))?;
+    judge_image(&bytes, &snapshot.meta).map_err(|reason| SnapshotRefusal::Bad { reason })
+}
+
+fn refusal(error: &SnapshotError) -> SnapshotRefusal {
+    let reason = error.to_string();
+    match error {
+        SnapshotError::Disk(_)
+        | SnapshotError::NoSpace(_)
+        | SnapshotError::Busy { .. }
+        | SnapshotError::Gone { .. }
+        | SnapshotError::Incomplete { .. } => SnapshotRefusal::Storage { reason },
+        SnapshotError::Damaged(_)
+        | SnapshotError::Foreign { .. }
+        | SnapshotError::UnknownVersion { .. }
+        | SnapshotError::Mismatch { .. }
+        | SnapshotError::GivenUp
+        | SnapshotError::TooLong { .. } => SnapshotRefusal::Bad { reason },
+    }
+}
+
+fn bad(panic: &JoinError) -> SnapshotRefusal {
+    SnapshotRefusal::Storage { reason: format!("internal error: {panic}") }
+}
+
+#[cfg(test)]
+impl Receiver {
+    /// One that nothing comes to, for tests of what is beside it.
+    pub(crate) fn idle(dir: &std::path::Path, node: &Arc<Node>) -> Arc<Self> {
+        let (failed, _failures) = mpsc::channel(1);
+        let (inbox, _events) = mpsc::channel(1);
+        let disk = Arc::new(crate::wal::RealDisk);
+        let opened = crate::snapshot::Store::open(disk, &dir.join("snapshots"), None, 1);
+        let (store, _damages) = opened.expect("an empty directory");
+        let shelf = Shelf::new(store, failed);
+        Arc::new(Self::new(shelf, Arc::clone(node), inbox, Arc::default()))
+    }
+}

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# What clients notice of snapshots: a fresh cluster of three that holds MIB of data, under load from 16 clients. In turns: without
+# anything else, while the leader takes a snapshot, and while a new node is sent one. Prints the latencies of each, medians of
+# the turns, and fails when a slow write (p99.9) is more than twice as slow as without, or when a write failed. Leaves nothing
+# behind.
+#
+#   snapshot-stall.sh [MIB] [TURNS]          [512, 3]
+#
+# By environment: SECONDS_EACH, length of a measurement [6]; PORT_BASE, first of 80 ports [22500]
+set -euo pipefail
+cd "${BASH_SOURCE[0]%/*}/.."
+
+fail() {
+  echo "snapshot-stall.sh: $*" >&2
+  exit 1
+}
+
+mib=${1:-512} turns=${2:-3} each=${SECONDS_EACH:-6}
+if (($# > 2)) || [[ ! $mib =~ ^[1-9][0-9]{0,4}$ || ! $turns =~ ^[1-4]$ || ! $each =~ ^[1-9][0-9]?$ ]]; then
+  sed -n '7s/^#   //p' "$0" >&2
+  exit 2
+fi
+readonly mib turns each value_bytes=4096
+cargo build --release --locked -p member -p raft -p raft-client -p state-machine
+bin=${CARGO_TARGET_DIR:-target}/release
+export BIN=$bin DATA_DIR=target/snapshot-stall PORT_BASE=${PORT_BASE:-22500}
+# Only those that are ordered.
+export OUTRIGGER_SNAPSHOT_FLOOR_MIB=65536
+[[ ! -e $DATA_DIR ]] || fail "$DATA_DIR exists: another run is at it, or one was killed"
+
+other=
+clean_up() {
+  [[ -z $other ]] || kill "$other" 2>/dev/null || true
+  if ! scripts/cluster.sh down --wipe >/dev/null; then
+    echo "snapshot-stall.sh: processes are left; see $DATA_DIR" >&2
+    return
+  fi
+  rm -rf "$DATA_DIR"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+client() {
+  "$bin/raft-client" --output json --endpoints-file "$DATA_DIR/endpoints" "$@"
+}
+
+# Prints a number of a JSON text.
+pick() { # JSON NAME
+  [[ $1 =~ \"$2\":\"?([0-9a-f.]+) ]] || fail "no $2 in $1"
+  echo "${BASH_REMATCH[1]}"
+}
+
+leader_id() {
+  local json
+  json=$(client status)
+  [[ $json =~ \"leader\":\{[^\}]*\"id\":\"([0-9a-f]+)\" ]] || fail "no leader in $json"
+  echo "${BASH_REMATCH[1]}"
+}
+
+# Measures writes while OTHER, a job, runs or not; notes p50, p99, p99.9 and the slowest in results.
+measure() { # NAME
+  local json
+  json=$(client bench --clients 16 --connections 4 --value-bytes 16 --key-count 1000 --warm-up-s 0 --duration-s "$each")
+  [[ $(pick "$json" error_count) == 0 ]] || fail "writes failed: $json"
+  [[ -z $other ]] || kill -0 "$other" 2>/dev/null || echo "  note: what was to be measured beside ended before"
+  [[ $json =~ \"puts\":\{([^\}]*)\} ]] || fail "no puts in $json"
+  local puts=${BASH_REMATCH[1]}
+  printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$(pick "$puts" per_s)" "$(pick "$puts" p50_us)" "$(pick "$puts" p99_us)" \
+    "$(pick "$puts" p99_9_us)" "$(pick "$puts" max_us)" | tee -a "$DATA_DIR/results"
+}
+
+wait_other() { # WHAT
+  wait "$other" || fail "$1 failed: $(<"$DATA_DIR/other.log")"
+  other=
+}
+
+# Waits until a new node is being sent a snapshot.
+await_receiving() { # NODE
+  local deadline=$((SECONDS + 60))
+  until [[ -s $DATA_DIR/node$1/raft/snapshots/incoming.part ]]; do
+    ((SECONDS < deadline)) || fail "node $1 is sent no snapshot"
+    sleep 0.02
+  done
+}
+
+await_installed() { # NODE
+  local deadline=$((SECONDS + 240))
+  until compgen -G "$DATA_DIR/node$1/raft/snapshots/*.snapshot" >/dev/null; do
+    ((SECONDS < deadline)) || fail "node $1 has no snapshot"
+    sleep 0.1
+  done
+}
+
+scripts/cluster.sh up 3 >/dev/null
+echo "Filling $mib MiB…"
+# Before a load that reads, all keys are written.
+client bench --clients 64 --connections 4 --value-bytes $value_bytes --key-count $((mib * 1048576 / value_bytes)) --read-share 1 \
+  --warm-up-s 0 --duration-s 1 --timeout-ms 60000 >"$DATA_DIR/fill.log"
+client snapshot "$(leader_id)" >/dev/null
+printf 'what\tputs/s\tp50 µs\tp99 µs\tp99.9 µs\tslowest µs\n'
+for ((turn = 1; turn <= turns; turn++)); do
+  measure 'nothing else'
+  client snapshot "$(leader_id)" >"$DATA_DIR/other.log" 2>&1 &
+  other=$!
+  measure 'a snapshot of the leader'
+  wait_other "the snapshot"
+  node=$((3 + turn))
+  scripts/cluster.sh start $node >"$DATA_DIR/other.log" 2>&1 &
+  other=$!
+  await_receiving $node
+  measure 'an install'
+  wait_other "the start of node $node"
+  await_installed $node
+  scripts/cluster.sh stop $node >/dev/null
+done
+awk -F'\t' -v turns="$turns" '
+  function median(name, field, list, n, i, j, t) {
+    n = 0
+    for (i = 1; i <= rows; i++) if (row[i, 1] == name) list[++n] = row[i, field]
+    for (i = 2; i <= n; i++) for (j = i; j > 1 && list[j - 1] + 0 > list[j] + 0; j--) { t = list[j]; list[j] = list[j - 1]; list[j - 1] = t }
+    return list[int((n + 1) / 2)] + 0
+  }
+  function most(name, i, m) { m = 0; for (i = 1; i <= rows; i++) if (row[i, 1] == name && row[i, 6] > m) m = row[i, 6]; return m }
+  { rows++; for (i = 1; i <= 6; i++) row[rows, i] = $i }
+  END {
+    print "\n| beside the load | puts/s | p50 ms | p99 ms | p99.9 ms | ratio | slowest ms |"
+    print "|---|---:|---:|---:|---:|---:|---:|"
+    calm = median("nothing else", 5)
+    n = split("nothing else,a snapshot of the leader,an install", names, ",")
+    for (k = 1; k <= n; k++) {
+      ratio = median(names[k], 5) / calm
+      printf "| %s | %.0f | %.2f | %.2f | %.2f | %.2f | %.1f |\n", names[k], median(names[k], 2), median(names[k], 3) / 1000,
+        median(names[k], 4) / 1000, median(names[k], 5) / 1000, ratio, most(names[k]) / 1000
+      if (ratio > 2) slow = slow " " names[k] ";"
+    }
+    if (slow) { print "p99.9 is more than doubled by:" slow; exit 1 }
+  }' "$DATA_DIR/results"
