@@ -8,9 +8,9 @@
 # By environment:
 #
 #   CLIENTS              clients of the load [64]
-#   MOST_RAFT_DISK_MIB   bound for the files of one raft: log, snapshots and what is in the making [400]
-#   MOST_RAFT_MIB        bound for the memory of one raft [250]
-#   MOST_MACHINE_MIB     bound for the memory of one state machine [400]
+#   MOST_RAFT_DISK_MIB   bound for the files of one raft: log, snapshots and what is in the making [250]
+#   MOST_RAFT_MIB        bound for the memory of one raft [150]
+#   MOST_MACHINE_MIB     bound for the memory of one state machine [200]
 #   PORT_BASE            first of 40 ports [22400]
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
@@ -25,7 +25,7 @@ if (($# > 1)) || [[ ! $entries =~ ^[1-9][0-9]{3,9}$ ]]; then
   sed -n '6s/^#   //p' "$0" >&2
   exit 2
 fi
-readonly most_disk=${MOST_RAFT_DISK_MIB:-400} most_raft=${MOST_RAFT_MIB:-250} most_machine=${MOST_MACHINE_MIB:-400}
+readonly most_disk=${MOST_RAFT_DISK_MIB:-250} most_raft=${MOST_RAFT_MIB:-150} most_machine=${MOST_MACHINE_MIB:-200}
 cargo build --release --locked -p member -p raft -p raft-client -p state-machine
 bin=${CARGO_TARGET_DIR:-target}/release
 export BIN=$bin DATA_DIR=target/long-log PORT_BASE=${PORT_BASE:-22400}
