@@ -20,7 +20,8 @@ if (($# > 2)) || [[ ! $mib =~ ^[1-9][0-9]{0,4}$ || ! $turns =~ ^[1-4]$ || ! $eac
   sed -n '7s/^#   //p' "$0" >&2
   exit 2
 fi
-readonly mib turns each value_bytes=4096
+readonly mib turns each
+command -v curl >/dev/null || fail "this needs curl"
 cargo build --release --locked -p member -p raft -p raft-client -p state-machine
 bin=${CARGO_TARGET_DIR:-target}/release
 export BIN=$bin DATA_DIR=target/snapshot-stall PORT_BASE=${PORT_BASE:-22500}
@@ -93,9 +94,13 @@ await_installed() { # NODE
 
 scripts/cluster.sh up 3 >/dev/null
 echo "Filling $mib MiB…"
-# Before a load that reads, all keys are written.
-client bench --clients 64 --connections 4 --value-bytes $value_bytes --key-count $((mib * 1048576 / value_bytes)) --read-share 1 \
-  --warm-up-s 0 --duration-s 1 --timeout-ms 60000 >"$DATA_DIR/fill.log"
+head -c 1000000 /dev/urandom >"$DATA_DIR/value"
+for ((key = 1; key <= mib * 1048576 / 1000000; key++)); do
+  echo "url = http://127.0.0.1:$((PORT_BASE + 3))/v1/kv/data/$key"
+  echo "upload-file = $DATA_DIR/value"
+  echo 'output = /dev/null'
+done >"$DATA_DIR/fill"
+curl --silent --show-error --fail --config "$DATA_DIR/fill" || fail "the cluster cannot be filled"
 client snapshot "$(leader_id)" >/dev/null
 printf 'what\tputs/s\tp50 µs\tp99 µs\tp99.9 µs\tslowest µs\n'
 for ((turn = 1; turn <= turns; turn++)); do
