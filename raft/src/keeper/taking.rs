@@ -206,3 +206,31 @@ fn check(chunk: SnapshotChunk, offset: u64) -> Result<SnapshotChunk, TakeError> 
     }
     Ok(chunk)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(offset: u64, bytes: &'static [u8], last: bool) -> SnapshotChunk {
+        let checksum = crc32c::crc32c(bytes);
+        SnapshotChunk { offset, bytes: Bytes::from_static(bytes), checksum, last }
+    }
+
+    #[test]
+    fn a_machine_that_lies_is_told_by_its_pieces() {
+        assert!(check(chunk(5, b"piece", false), 5).is_ok());
+        assert!(check(chunk(5, b"", true), 5).is_ok(), "an empty last piece ends the stream");
+        let wrong_sum = SnapshotChunk { checksum: 7, ..chunk(5, b"piece", false) };
+        for (wrong, said) in [
+            (chunk(0, b"piece", false), "a piece at 0 instead of 5"),
+            (chunk(5, b"", false), "an empty piece at 5"),
+            (wrong_sum, "the checksum of its piece at 5"),
+        ] {
+            let error = check(wrong, 5).expect_err("it is refused").to_string();
+            assert!(
+                error.starts_with("the state machine is wrong") && error.contains(said),
+                "{error}"
+            );
+        }
+    }
+}
