@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::consensus::{BatchNo, Entry};
+use crate::consensus::BatchNo;
 use crate::pipeline::Tickets;
 use crate::rpc::client::{Answer, Outcome, QueryError, SubmitError, Submitted};
 use crate::wal::SyncCost;
@@ -131,7 +131,7 @@ pub struct Metrics {
     pub requests_waiting: Tickets,
     /// HTTP connections that found no room.
     pub http_turned_away: Counter,
-    /// Bytes of entries in the log after the newest snapshot of its own that this node has taken or found.
+    /// Bytes of entries in the log, as records on disk, after the newest snapshot that this node has found, taken or been sent.
     pub log_grown_bytes: AtomicU64,
     /// Snapshots of the state machine that became durable.
     pub snapshots_taken: Counter,
@@ -210,9 +210,7 @@ impl Metrics {
     }
 
     /// The log is given a batch. By one thread only.
-    pub fn note_handed(&self, batch: BatchNo, append: &[Entry]) {
-        let bytes: usize = append.iter().map(Entry::weight_bytes).sum();
-        self.log_grown_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub fn note_handed(&self, batch: BatchNo) {
         if self.synced.load(Ordering::Relaxed) == self.handed.load(Ordering::Relaxed) {
             self.log_moved_ms.store(self.now_ms(), Ordering::Relaxed);
         }
@@ -223,6 +221,7 @@ impl Metrics {
     pub fn note_sync(&self, batch: BatchNo, cost: SyncCost) {
         self.sync_us.observe_time(cost.took);
         self.sync_entries.observe(cost.entries as u64);
+        self.log_grown_bytes.fetch_add(cost.entry_bytes, Ordering::Relaxed);
         self.log_bytes.store(cost.disk_bytes, Ordering::Relaxed);
         self.log_moved_ms.store(self.now_ms(), Ordering::Relaxed);
         self.synced.store(batch.0, Ordering::Relaxed);
@@ -261,9 +260,9 @@ mod tests {
         let long_ago = Instant::now().checked_sub(Duration::from_hours(1)).unwrap();
         let metrics = Metrics { begun: long_ago, ..Metrics::default() };
         assert_eq!(metrics.log_stalled(), Duration::ZERO);
-        metrics.note_handed(BatchNo(1), &[]);
+        metrics.note_handed(BatchNo(1));
         assert!(metrics.log_stalled() < Duration::from_mins(1), "batch 1 was handed on just now");
-        metrics.note_handed(BatchNo(2), &[]);
+        metrics.note_handed(BatchNo(2));
         metrics.note_sync(BatchNo(1), SyncCost::default());
         assert!(metrics.log_stalled() < Duration::from_mins(1), "batch 1 was finished just now");
         metrics.note_sync(BatchNo(2), SyncCost::default());

@@ -1,5 +1,8 @@
 //! From settings to a running process, and to its exit code.
 
+mod error;
+mod stored;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -11,11 +14,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
+pub use self::error::RunError;
+use self::stored::Stored;
+
 use crate::config::{Bootstrap, Config};
-use crate::consensus::{
-    self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored, SnapshotMeta,
-};
-use crate::continuity::{self, Discontinuity, Joined};
+use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use crate::http;
 use crate::identity::{DataDir, IdentityError};
 use crate::keeper::{Keeper, MAX_ORDERS, TURN_LASTS};
@@ -33,10 +36,10 @@ use crate::rpc::wire::{Endpoint, Listener};
 use crate::server::{self, Shared};
 use crate::session::Image;
 use crate::shelf::Shelf;
-use crate::snapshot::{Description, SnapshotDamage, SnapshotError, Store};
+use crate::snapshot::Store;
 use crate::tasks::{CommitsTask, EntriesTask, LogFailure, QUEUE_EVENTS, Synced, log_events};
 use crate::transfer::{Receiver, Senders, SendersContext};
-use crate::wal::{DiskError, OpenError, Options, ReadError, RealDisk, Wal, Writer};
+use crate::wal::{Wal, Writer};
 
 /// Most bytes of entries in one append.
 const MAX_APPEND_BYTES: usize = 1024 * 1024;
@@ -56,114 +59,6 @@ const QUESTIONS_TO_FORGET: u32 = 10;
 const LEAVE_SETTLE: Duration = Duration::from_millis(300);
 /// Calls that wait for the link to the state machine.
 const QUEUE_CALLS: usize = 64;
-
-/// Why the process ends other than by a signal.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The data directory.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The log cannot be opened.
-    #[error(transparent)]
-    Log(#[from] OpenError),
-    /// Log and snapshots do not belong together.
-    #[error(transparent)]
-    Discontinuous(#[from] Discontinuity),
-    /// The log failed while running; it was not retried.
-    #[error(
-        "the log failed: {0}; the process ends at once, so that nothing is acknowledged that may be lost"
-    )]
-    LogFailed(LogFailure),
-    /// The snapshots cannot be opened.
-    #[error(transparent)]
-    Snapshots(#[from] SnapshotError),
-    /// A snapshot was found to be damaged while running.
-    #[error("{0}; it is set aside, and this process starts again from the snapshot before")]
-    SnapshotDamaged(SnapshotDamage),
-    /// What is in a snapshot, whole as it is, cannot be gone on from.
-    #[error("the session table in the snapshot up to {snapshot} cannot be used: {what}")]
-    SessionTable {
-        /// Its last entry.
-        snapshot: LogId,
-        /// What is wrong.
-        what: String,
-    },
-    /// A port.
-    #[error(
-        "{0}; is another raft running there? choose another --port-base, --raft-port or --http-port"
-    )]
-    Listen(io::Error),
-    /// The ready file.
-    #[error("cannot write the ready file {path}: {source}")]
-    ReadyFile {
-        /// Which.
-        path: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The system gives no thread, socket or the like.
-    #[error("cannot start: {0}")]
-    System(#[from] io::Error),
-    /// A task that owns state has ended by a panic.
-    #[error("internal error, please report it: {0}")]
-    Panic(String),
-}
-
-impl From<LogFailure> for RunError {
-    fn from(failure: LogFailure) -> Self {
-        match failure {
-            LogFailure::Snapshot(damage) => Self::SnapshotDamaged(damage),
-            LogFailure::Write(_) | LogFailure::Read(_) | LogFailure::TooSlow => {
-                Self::LogFailed(failure)
-            }
-        }
-    }
-}
-
-impl RunError {
-    /// The documented exit code.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Listen(_) => 3,
-            Self::Identity(IdentityError::Io { .. } | IdentityError::Locked { .. })
-            | Self::Log(OpenError::Locked { .. }) => 4,
-            Self::Identity(
-                IdentityError::Damaged { .. }
-                | IdentityError::LogMissing { .. }
-                | IdentityError::LogOfAnother { .. },
-            )
-            | Self::Log(
-                OpenError::Damaged(_)
-                | OpenError::UnknownVersion { .. }
-                | OpenError::Unreadable(ReadError::Damaged(_)),
-            )
-            | Self::Discontinuous(_)
-            | Self::SessionTable { .. }
-            | Self::Snapshots(SnapshotError::Damaged(_) | SnapshotError::UnknownVersion { .. })
-            | Self::LogFailed(LogFailure::Read(ReadError::Damaged(_))) => 11,
-            Self::Identity(IdentityError::ForeignCluster { .. })
-            | Self::Log(OpenError::Foreign { .. })
-            | Self::Snapshots(SnapshotError::Foreign { .. }) => 12,
-            Self::LogFailed(_) => 13,
-            Self::Log(OpenError::Disk(error)) | Self::Snapshots(SnapshotError::Disk(error))
-                if is_unusable(error) =>
-            {
-                4
-            }
-            Self::Log(
-                OpenError::Option { .. }
-                | OpenError::NoSpace(_)
-                | OpenError::Unreadable(_)
-                | OpenError::Disk(_),
-            )
-            | Self::Snapshots(_)
-            | Self::SnapshotDamaged(_)
-            | Self::ReadyFile { .. }
-            | Self::System(_)
-            | Self::Panic(_) => 1,
-        }
-    }
-}
 
 /// What the process was told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -236,18 +131,7 @@ struct Opened {
 impl Opened {
     async fn open(config: Config) -> Result<Self, RunError> {
         let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
-        let (mut wal, log) = open_log(&config, &data_dir)?;
-        let store = open_snapshots(&config, &data_dir)?;
-        let (snapshot, image) = newest_usable(&store)?.unzip();
-        let Joined { mut restored, replace_log } = continuity::join(log, snapshot.clone())?;
-        if let Some(base) = &replace_log {
-            wal.compact(base).map_err(LogFailure::from)?;
-        } else if let (Some(meta), true) = (&snapshot, lacks_entries(image.as_ref(), &restored)) {
-            wal.compact(meta).map_err(LogFailure::from)?;
-            drop(wal);
-            let (shorter, log) = open_log(&config, &data_dir)?;
-            (wal, restored) = (shorter, continuity::join(log, snapshot)?.restored);
-        }
+        let Stored { wal, restored, store, image } = Stored::open(&config, &data_dir)?;
         let is_blank =
             restored.last == LogId::default() && restored.hard_state == HardState::default();
         data_dir.begin_boot(is_blank)?;
@@ -446,29 +330,6 @@ async fn listen(config: &Config, port: u16) -> Result<(Listener, u16), RunError>
     Ok((listener, port))
 }
 
-fn open_log(config: &Config, data_dir: &DataDir) -> Result<(Wal, Restored), OpenError> {
-    let options = Options {
-        segment_bytes: config.segment_bytes,
-        tail_cache_bytes: TAIL_BYTES.min(config.log_cache_bytes),
-        sync: config.fsync,
-        seed: rand::random(),
-        ..Options::default()
-    };
-    Wal::open(Arc::new(RealDisk), &data_dir.wal(), options)
-}
-
-/// Whether the log's directory cannot be used, as opposed to a disk that fails.
-fn is_unusable(error: &DiskError) -> bool {
-    matches!(
-        error.source.kind(),
-        io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem
-            | io::ErrorKind::AlreadyExists
-            | io::ErrorKind::NotADirectory
-            | io::ErrorKind::IsADirectory
-    )
-}
-
 /// First entry that the log holds.
 fn first_index(restored: &Restored) -> Index {
     restored.base.as_ref().map_or(Index(1), |base| base.last.index.next())
@@ -519,48 +380,6 @@ async fn feed_machine(
 ) {
     let feeder = Feeder { cluster: node.known_cluster().await, node: node.id, boot: node.boot };
     machine_link::run(machine, feeder, Arc::new(shelf), wish, commits, calls).await;
-}
-
-/// Opens the snapshots that this node holds.
-fn open_snapshots(config: &Config, data_dir: &DataDir) -> Result<Store, SnapshotError> {
-    let cluster = data_dir.identity().cluster;
-    let disk = Arc::new(RealDisk);
-    let (store, _damages) =
-        Store::open(disk, &data_dir.snapshots(), cluster, config.keep_snapshots)?;
-    Ok(store)
-}
-
-/// Whether the log begins before the first entry of which the session table knows whether it is to be applied: the table is another
-/// node's, whose log began later. A machine that is behind the snapshot must be restored from it then, not fed.
-fn lacks_entries(image: Option<&Image>, restored: &Restored) -> bool {
-    let base = restored.base.as_ref().map_or(Index(0), |base| base.last.index);
-    image.is_some_and(|image| base < image.passed_over_after())
-}
-
-/// The newest snapshot whose session table is whole, and that table. Damaged ones are set aside.
-fn newest_usable(store: &Store) -> Result<Option<(SnapshotMeta, Image)>, RunError> {
-    while let Some(newest) = store.newest() {
-        match load_image(store, &newest) {
-            Ok(image) => return Ok(Some((newest.meta, image))),
-            Err(RunError::Snapshots(SnapshotError::Damaged(damage))) => {
-                store.set_aside(&newest, &damage)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
-}
-
-/// The session table of a snapshot, from which this node goes on.
-fn load_image(store: &Store, of: &Description) -> Result<Image, RunError> {
-    let image = Image::decode(&store.image(of)?).map_err(|error| error.to_string());
-    let wrong = |what: String| RunError::SessionTable { snapshot: of.meta.last, what };
-    let image = image.map_err(wrong)?;
-    if image.covers(&of.meta) {
-        Ok(image)
-    } else {
-        Err(wrong("it is older than the state".to_owned()))
-    }
 }
 
 /// Founds a cluster with this node as its only voter, unless gossip shows that there is one already. Also completes a
@@ -659,10 +478,12 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 mod tests {
     use state_machine::startup;
 
+    use super::stored::open_log;
     use super::*;
     use crate::config::Settings;
     use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
-    use crate::wal::{Damage, WriteError};
+    use crate::continuity::Discontinuity;
+    use crate::wal::{Damage, ReadError, WriteError};
 
     #[tokio::test]
     async fn a_failed_last_sync_is_no_clean_stop() {

@@ -91,10 +91,10 @@ pub fn log_events(
             }
             (FetchFor::Core | FetchFor::Feed(_), error) => drop(failed.blocking_send(error.into())),
         },
-        WalEvent::Trailing { index, .. } => {
+        WalEvent::Trailing(index) => {
             drop(inbox.blocking_send(EntriesEvent::Trailing(index)));
         }
-        WalEvent::Weighed { bytes } => metrics.log_grown_bytes.store(bytes, Ordering::Relaxed),
+        WalEvent::Weighed(bytes) => metrics.log_grown_bytes.store(bytes, Ordering::Relaxed),
         WalEvent::Failed(error) => drop(failed.blocking_send(error.into())),
     })
 }
@@ -210,12 +210,12 @@ impl EntriesTask {
             while let Some((_, base)) = bases.next_if(|(after, _)| *after <= place) {
                 self.log.compact(base);
             }
-            self.metrics.note_handed(persist.batch, &persist.append);
+            self.metrics.note_handed(persist.batch);
             self.log.submit(persist);
         }
         bases.for_each(|(_, base)| self.log.compact(base));
         if let Some(index) = actions.trailing {
-            self.log.trailing(0, index, self.keep_trailing_bytes);
+            self.log.trailing(index, self.keep_trailing_bytes);
         }
         if let Some(index) = actions.weigh_after {
             self.log.weigh(index);
@@ -238,18 +238,10 @@ impl EntriesTask {
     }
 
     fn send(&mut self, message: Envelope) {
-        match message.body {
-            Message::InstallSnapshot(meta) => {
-                self.senders.begin(message.to, message.term, message.token, meta);
-            }
-            Message::PreVote(_)
-            | Message::PreVoteResponse(_)
-            | Message::Vote(_)
-            | Message::VoteResponse(_)
-            | Message::Append(_)
-            | Message::AppendResponse(_)
-            | Message::SnapshotResponse(_)
-            | Message::TimeoutNow => self.peers.send(message),
+        if let Message::InstallSnapshot(meta) = message.body {
+            self.senders.begin(message.to, message.term, message.token, meta);
+        } else {
+            self.peers.send(message);
         }
     }
 

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use raft::consensus::{
     AppendOutcome, AppendRequest, AppendResponse, Entry, Envelope, Index, Input, LogId, Membership,
     MembershipChange, Message, NodeId, NodeInfo, Output, Payload, Proposal, ProposalId, ReadId,
-    SnapshotMeta, SnapshotResponse, Term, Token, VoteRequest, VoteResponse,
+    SnapshotMeta, SnapshotResponse, Term, Token, VoteRequest, VoteResponse, check_snapshot,
 };
 use support::node::Node;
 use support::{membership, quick_config};
@@ -223,6 +223,7 @@ impl Victim {
             }
             Act::SnapshotArrives => {
                 if let Some(meta) = self.offered.take() {
+                    self.node.disk.store_snapshot(meta.clone());
                     self.step(Input::SnapshotReceived(meta));
                 }
             }
@@ -230,7 +231,9 @@ impl Victim {
     }
 
     fn step(&mut self, input: Input) {
-        if let Input::Message(Envelope { body: Message::InstallSnapshot(meta), .. }) = &input {
+        if let Input::Message(Envelope { body: Message::InstallSnapshot(meta), term, .. }) = &input
+            && check_snapshot(meta, *term).is_ok()
+        {
             self.offered = Some(meta.clone());
         }
         let committed = self.node.raft().commit_index();

@@ -45,6 +45,23 @@ pub enum Message {
     TimeoutNow,
 }
 
+impl Message {
+    /// Whether it answers a request, and goes to whoever waits for that.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::PreVoteResponse(_)
+            | Self::VoteResponse(_)
+            | Self::AppendResponse(_)
+            | Self::SnapshotResponse(_) => true,
+            Self::PreVote(_)
+            | Self::Vote(_)
+            | Self::Append(_)
+            | Self::InstallSnapshot(_)
+            | Self::TimeoutNow => false,
+        }
+    }
+}
+
 /// Content of a vote or pre-vote request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoteRequest {

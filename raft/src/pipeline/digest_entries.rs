@@ -23,8 +23,8 @@ use super::{
 use crate::command::{Command, Kind};
 use crate::consensus::{
     BatchNo, Entry, Envelope, Event, Fetch, HardState, Index, Input, LogId, Membership,
-    MembershipChange, Message, NodeId, Output, Payload, Persist, Proposal, ProposalId, Raft,
-    ReadId, Refusal, RoleName, SnapshotMeta, Status, Token,
+    MembershipChange, NodeId, Output, Payload, Persist, Proposal, ProposalId, Raft, ReadId,
+    Refusal, RoleName, SnapshotMeta, Status, Token,
 };
 use crate::roster::{Autopilot, Candidate};
 use crate::rpc::peer::{LeaveAnswer, TurnRequest};
@@ -621,7 +621,7 @@ impl DigestEntries {
     /// Answers go to the peers' waiting calls, everything else out to the peers.
     fn dispatch(&mut self, messages: Vec<Envelope>, actions: &mut EntriesActions) {
         for message in messages {
-            if !is_answer(&message.body) {
+            if !message.body.is_answer() {
                 actions.send.push(message);
             } else if let Some((reply, _)) = self.peers_waiting.remove(&message.token) {
                 drop(reply.send(message));
@@ -666,20 +666,6 @@ fn check_candidate(node: NodeId, status: &Status) -> Result<(), HandoverRefused>
         Err(HandoverRefused::Learner(node))
     } else {
         Err(HandoverRefused::Unknown(node))
-    }
-}
-
-fn is_answer(body: &Message) -> bool {
-    match body {
-        Message::PreVoteResponse(_)
-        | Message::VoteResponse(_)
-        | Message::AppendResponse(_)
-        | Message::SnapshotResponse(_) => true,
-        Message::PreVote(_)
-        | Message::Vote(_)
-        | Message::Append(_)
-        | Message::InstallSnapshot(_)
-        | Message::TimeoutNow => false,
     }
 }
 

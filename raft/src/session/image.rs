@@ -71,6 +71,16 @@ pub enum ImageError {
         /// What it says.
         version: u16,
     },
+    /// It was made before the last entry of the snapshot that it stands beside.
+    #[error(
+        "session image of entries up to {folded} beside a snapshot up to {last}: it lacks what was applied"
+    )]
+    Older {
+        /// Last entry in the image.
+        folded: Index,
+        /// Last entry of the snapshot.
+        last: Index,
+    },
     /// It is cut off, or contradicts itself.
     #[error("malformed session image at byte {offset}: {what}")]
     Malformed {
@@ -146,6 +156,18 @@ impl Image {
         }
         self.passed_over.iter().for_each(|index| buffer.put_u64_le(index.0));
         buffer
+    }
+
+    /// Reads the image that stands beside this snapshot.
+    ///
+    /// # Errors
+    /// As [`Image::decode`], or [`ImageError::Older`].
+    pub fn beside(snapshot: &SnapshotMeta, bytes: &[u8]) -> Result<Self, ImageError> {
+        let image = Self::decode(bytes)?;
+        if image.covers(snapshot) {
+            return Ok(image);
+        }
+        Err(ImageError::Older { folded: image.folded, last: snapshot.last.index })
     }
 
     /// Reads and checks an image. Takes no more memory than the bytes call for.

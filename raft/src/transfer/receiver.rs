@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::consensus::{NodeId, SnapshotMeta, Term, check_snapshot};
+use crate::consensus::{NodeId, Term, check_snapshot};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::pipeline::digest_entries::EntriesEvent;
@@ -126,9 +126,9 @@ impl Receiver {
                 return Ok(Written::Part(file));
             }
             // Before it has its name: a table that cannot be gone on from must not stand in the way of the next start.
-            if let Err(reason) = judge_image(&file.image()?, &meta) {
+            if let Err(error) = Image::beside(&meta, &file.image()?) {
                 file.discard();
-                return Ok(Written::Useless(reason));
+                return Ok(Written::Useless(error.to_string()));
             }
             file.finish().map(Written::Whole)
         });
@@ -179,17 +179,10 @@ enum Written {
     Useless(String),
 }
 
-fn judge_image(bytes: &[u8], meta: &SnapshotMeta) -> Result<Image, String> {
-    let image = Image::decode(bytes).map_err(|error| error.to_string())?;
-    if image.covers(meta) {
-        return Ok(image);
-    }
-    Err("its session table is older than what it holds".to_owned())
-}
-
 fn load_image(shelf: &Shelf, snapshot: &Description) -> Result<Image, SnapshotRefusal> {
     let bytes = shelf.image(snapshot).map_err(|error| refusal(&error))?;
-    judge_image(&bytes, &snapshot.meta).map_err(|reason| SnapshotRefusal::Bad { reason })
+    let image = Image::beside(&snapshot.meta, &bytes);
+    image.map_err(|error| SnapshotRefusal::Bad { reason: error.to_string() })
 }
 
 fn refusal(error: &SnapshotError) -> SnapshotRefusal {

@@ -206,6 +206,7 @@ impl Sender {
             let bytes = read(&file, have, *piece_bytes).await?;
             let length = bytes.len();
             let begun = Instant::now();
+            self.context.metrics.snapshot_bytes_sent.add_many(length as u64);
             have = self.write(&client, snapshot, have, bytes, piece_bytes).await?;
             if begun.elapsed() > SLOW_PIECE {
                 *piece_bytes = (*piece_bytes / 2).max(MIN_PIECE_BYTES);
@@ -213,7 +214,6 @@ impl Sender {
                 *piece_bytes = (*piece_bytes * 2).min(MAX_PIECE_BYTES);
             }
             progress.reached(have);
-            self.context.metrics.snapshot_bytes_sent.add_many(length as u64);
             pace.spend(length).await;
         }
         let request = InstallSnapshot { term: self.term, meta: snapshot.meta.clone() };

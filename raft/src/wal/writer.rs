@@ -37,18 +37,10 @@ pub enum WalEvent {
         /// What was read.
         entries: Result<Vec<Entry>, ReadError>,
     },
-    /// Answers [`Writer::trailing`].
-    Trailing {
-        /// Repeated from the request.
-        token: u64,
-        /// The highest index that may go.
-        index: Index,
-    },
-    /// Answers [`Writer::weigh`].
-    Weighed {
-        /// Bytes of the entries that were asked about, as records on disk.
-        bytes: u64,
-    },
+    /// Answers [`Writer::trailing`]: the highest index that may go.
+    Trailing(Index),
+    /// Answers [`Writer::weigh`]: bytes of the entries that were asked about, as records on disk.
+    Weighed(u64),
     /// The log is over and the thread has ended: end the process. Reported once; nothing follows.
     Failed(WriteError),
 }
@@ -60,6 +52,8 @@ pub struct SyncCost {
     pub took: Duration,
     /// Entries in it.
     pub entries: usize,
+    /// What they weigh as records on disk.
+    pub entry_bytes: u64,
     /// Bytes that all segments take on disk afterwards.
     pub disk_bytes: u64,
 }
@@ -89,12 +83,12 @@ struct Mailbox {
 enum Request {
     Persist(Persist),
     Compact(SnapshotMeta),
-    Ask(u64, Question),
+    Ask(Question),
 }
 
 #[derive(Clone, Copy)]
 enum Question {
-    Fetch { from: Index, to: Index, max_bytes: usize },
+    Fetch { token: u64, from: Index, to: Index, max_bytes: usize },
     Trailing { index: Index, keep_bytes: u64 },
     Weigh { after: Index },
 }
@@ -121,17 +115,17 @@ impl Writer {
     /// Asks for the entries `from ..= to`, as with [`Wal::read`], as they stand after the batches submitted before this
     /// call (and perhaps some after it). Never blocks.
     pub fn fetch(&self, token: u64, from: Index, to: Index, max_bytes: usize) {
-        self.send(Request::Ask(token, Question::Fetch { from, to, max_bytes }));
+        self.send(Request::Ask(Question::Fetch { token, from, to, max_bytes }));
     }
 
     /// Asks how far the log may be compacted, as with [`Wal::trailing`]; [`WalEvent::Trailing`] answers. Never blocks.
-    pub fn trailing(&self, token: u64, index: Index, keep_bytes: u64) {
-        self.send(Request::Ask(token, Question::Trailing { index, keep_bytes }));
+    pub fn trailing(&self, index: Index, keep_bytes: u64) {
+        self.send(Request::Ask(Question::Trailing { index, keep_bytes }));
     }
 
     /// Asks what the entries above this one weigh, as with [`Wal::bytes_after`]; [`WalEvent::Weighed`] answers. Never blocks.
     pub fn weigh(&self, after: Index) {
-        self.send(Request::Ask(0, Question::Weigh { after }));
+        self.send(Request::Ask(Question::Weigh { after }));
     }
 
     /// Makes the log begin after this entry, as with [`Wal::compact`], behind the batches submitted before.
@@ -233,26 +227,26 @@ impl Worker {
                     self.sync()?;
                     self.wal.compact(&base)?;
                 }
-                Request::Ask(token, question) => questions.push((token, question)),
+                Request::Ask(question) => questions.push(question),
             }
         }
         self.sync()?;
-        for (token, question) in questions {
-            let answer = self.answer(token, question);
+        for question in questions {
+            let answer = self.answer(question);
             (self.on_event)(answer);
         }
         Ok(())
     }
 
-    fn answer(&mut self, token: u64, question: Question) -> WalEvent {
+    fn answer(&mut self, question: Question) -> WalEvent {
         match question {
-            Question::Fetch { from, to, max_bytes } => {
+            Question::Fetch { token, from, to, max_bytes } => {
                 WalEvent::Fetched { token, entries: self.wal.read(from, to, max_bytes) }
             }
             Question::Trailing { index, keep_bytes } => {
-                WalEvent::Trailing { token, index: self.wal.trailing(index, keep_bytes) }
+                WalEvent::Trailing(self.wal.trailing(index, keep_bytes))
             }
-            Question::Weigh { after } => WalEvent::Weighed { bytes: self.wal.bytes_after(after) },
+            Question::Weigh { after } => WalEvent::Weighed(self.wal.bytes_after(after)),
         }
     }
 
@@ -262,9 +256,13 @@ impl Worker {
         }
         let begun = Instant::now();
         let Durable { batch, hard_state, last } = self.wal.append(&self.batches)?;
+        let took = begun.elapsed();
+        let entries = self.batches.iter().map(|batch| batch.append.len()).sum();
+        let before = Index(last.index.0.saturating_sub(entries as u64));
         let cost = SyncCost {
-            took: begun.elapsed(),
-            entries: self.batches.iter().map(|batch| batch.append.len()).sum(),
+            took,
+            entries,
+            entry_bytes: self.wal.bytes_after(before),
             disk_bytes: self.wal.disk_bytes(),
         };
         let bytes = self.batches.drain(..).map(|batch| weight_bytes(&batch)).sum();

@@ -354,8 +354,8 @@ fn machine_that_went_back_while_the_log_was_compacted_is_restored() {
     assert_eq!(last_asked(&world), (5, 6));
 }
 
-#[test]
-fn feed_goes_on_from_where_a_compacted_log_begins() {
+/// A leader whose machine lacks entries that are no longer in memory, and the generation of the read for it.
+fn leader_that_reads_for_its_machine() -> (DigestEntries, u64) {
     let mut stage = entries::leader(4 * 1024);
     for _ in 0..20 {
         let (event, _answer) = entries::submission(Bytes::from(vec![7; 1024]));
@@ -364,6 +364,12 @@ fn feed_goes_on_from_where_a_compacted_log_begins() {
     let attach = FromCommits::Attach { attachment: 3, applied: LogId::default(), from: Index(1) };
     let actions = entries::settle(&mut stage, vec![EntriesEvent::FromCommits(attach)]);
     let (FetchFor::Feed(generation), ..) = actions.fetch[0] else { panic!("{:?}", actions.fetch) };
+    (stage, generation)
+}
+
+#[test]
+fn feed_goes_on_from_where_a_compacted_log_begins() {
+    let (mut stage, generation) = leader_that_reads_for_its_machine();
     let compact_to = Index(15);
     let meta = stage.raft().describe(compact_to).expect("it is committed");
     let taken = EntriesEvent::SnapshotTaken { meta: meta.clone(), oldest: compact_to };
@@ -499,18 +505,10 @@ fn machine_that_asked_before_the_second_stage_heard_of_the_snapshot_is_fed_what_
 }
 
 #[test]
-fn read_of_the_log_that_an_install_made_useless_does_no_harm() {
-    let mut stage = entries::leader(4 * 1024);
-    for _ in 0..20 {
-        let (event, _answer) = entries::submission(Bytes::from(vec![7; 1024]));
-        entries::settle(&mut stage, vec![event]);
-    }
-    let attach = FromCommits::Attach { attachment: 3, applied: LogId::default(), from: Index(1) };
-    let actions = entries::settle(&mut stage, vec![EntriesEvent::FromCommits(attach)]);
-    let (purpose, ..) = actions.fetch[0];
+fn read_of_the_log_for_an_earlier_attachment_that_finds_nothing_does_no_harm() {
+    let (mut stage, generation) = leader_that_reads_for_its_machine();
     let attach = FromCommits::Attach { attachment: 4, applied: LogId::default(), from: Index(1) };
     entries::settle(&mut stage, vec![EntriesEvent::FromCommits(attach)]);
-    let FetchFor::Feed(generation) = purpose else { panic!("{purpose:?}") };
     let actions = entries::settle(&mut stage, vec![EntriesEvent::FeedGone { generation }]);
     assert!(actions.to_commits.is_empty() && actions.fetch.is_empty());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raft::consensus::{Envelope, Message, NodeId};
+use raft::consensus::{Envelope, NodeId};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
@@ -82,7 +82,7 @@ impl Network {
         let straggles = rng.random_bool(self.weather.stragglers);
         let longest = if straggles { STRAGGLER_TICKS } else { self.weather.delay_ticks };
         let is_late = self.weather.late_answers > 0.0
-            && is_answer(&envelope.body)
+            && envelope.body.is_answer()
             && rng.random_bool(self.weather.late_answers);
         let delay = rng.random_range(0..=longest);
         let delay = if is_late { late_ticks(rng) } else { delay };
@@ -98,18 +98,4 @@ impl Network {
 fn late_ticks(rng: &mut Xoshiro256PlusPlus) -> u64 {
     let most = rng.random_range(0..=LATER_TICKS);
     LATE_TICKS + rng.random_range(0..=most)
-}
-
-fn is_answer(body: &Message) -> bool {
-    match body {
-        Message::PreVoteResponse(_)
-        | Message::VoteResponse(_)
-        | Message::AppendResponse(_)
-        | Message::SnapshotResponse(_) => true,
-        Message::PreVote(_)
-        | Message::Vote(_)
-        | Message::Append(_)
-        | Message::InstallSnapshot(_)
-        | Message::TimeoutNow => false,
-    }
 }

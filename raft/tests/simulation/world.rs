@@ -220,17 +220,10 @@ impl World {
 
     fn deliver(&mut self, envelope: Envelope) {
         let (leader, id) = (envelope.from, envelope.to);
-        let snapshot = match &envelope.body {
-            Message::InstallSnapshot(meta) => Some(meta.clone()),
-            Message::PreVote(_)
-            | Message::PreVoteResponse(_)
-            | Message::Vote(_)
-            | Message::VoteResponse(_)
-            | Message::Append(_)
-            | Message::AppendResponse(_)
-            | Message::SnapshotResponse(_)
-            | Message::TimeoutNow => None,
+        let offered = |body: &Message| {
+            if let Message::InstallSnapshot(meta) = body { Some(meta.clone()) } else { None }
         };
+        let snapshot = offered(&envelope.body);
         self.step(id, Input::Message(envelope));
         if let Some(meta) = snapshot {
             self.stream(leader, id, meta);

@@ -46,7 +46,11 @@ impl Image {
         if let Some(from) = persist.truncate_from {
             self.entries.split_off(&from);
         }
-        self.entries.extend(persist.append.into_iter().map(|entry| (entry.id.index, entry)));
+        for entry in persist.append {
+            let last = self.entries.last_key_value().map_or(self.base_id().index, |(at, _)| *at);
+            assert_eq!(entry.id.index, last.next(), "the log takes no gap");
+            self.entries.insert(entry.id.index, entry);
+        }
         self.commit_hint = persist.commit_index;
     }
 

@@ -94,8 +94,9 @@ impl Node {
         if let Some(persist) = output.persist.clone() {
             self.disk.write(persist);
         }
-        if let Some(meta) = output.install.clone() {
-            self.disk.store_snapshot(meta);
+        if let Some(meta) = &output.install {
+            let stored = self.disk.snapshot().map_or(Index(0), |stored| stored.last.index);
+            assert!(stored >= meta.last.index, "what is installed is durable");
         }
         if let Some(base) = output.compact.clone() {
             self.disk.compact(base);

@@ -96,20 +96,39 @@ fn how_far_a_log_may_be_compacted_is_asked_in_line_with_the_batches() {
     let (writer, events) = spawn(open(&disk, 0).unwrap().0);
     (1..=20).for_each(|number| writer.submit(batch(number)));
     let record_bytes = 221;
-    writer.trailing(7, Index(20), 3 * record_bytes);
-    writer.trailing(8, Index(10), 3 * record_bytes + 1);
+    writer.trailing(Index(20), 3 * record_bytes);
+    writer.trailing(Index(10), 3 * record_bytes + 1);
     writer.close();
-    let answers: Vec<(u64, Index)> = events
+    let answers: Vec<Index> = events
         .into_iter()
         .filter_map(|event| match event {
-            WalEvent::Trailing { token, index } => Some((token, index)),
+            WalEvent::Trailing(index) => Some(index),
             WalEvent::Synced { .. }
             | WalEvent::Fetched { .. }
-            | WalEvent::Weighed { .. }
+            | WalEvent::Weighed(_)
             | WalEvent::Failed(_) => None,
         })
         .collect();
-    assert_eq!(answers, [(7, Index(17)), (8, Index(6))]);
+    assert_eq!(answers, [Index(17), Index(6)]);
+}
+
+#[test]
+fn what_syncs_say_that_entries_weigh_is_what_the_log_says() {
+    let disk = SimulatedDisk::new();
+    let (writer, events) = spawn(open(&disk, 0).unwrap().0);
+    (1..=20).for_each(|number| writer.submit(batch(number)));
+    writer.weigh(Index(0));
+    writer.close();
+    let (mut synced, mut weighed) = (0, 0);
+    for event in events {
+        match event {
+            WalEvent::Synced { cost, .. } => synced += cost.entry_bytes,
+            WalEvent::Weighed(bytes) => weighed = bytes,
+            WalEvent::Fetched { .. } | WalEvent::Trailing(_) | WalEvent::Failed(_) => {}
+        }
+    }
+    assert!(weighed > 0);
+    assert_eq!(synced, weighed);
 }
 
 #[test]

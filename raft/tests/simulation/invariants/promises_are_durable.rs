@@ -79,12 +79,21 @@ pub fn check_sent(nodes: &Nodes, envelope: &Envelope) {
                 );
             }
         }
+        Message::SnapshotResponse(response) => {
+            if let Some(last) = response.installed {
+                assert!(
+                    on_disk.term >= envelope.term,
+                    "{} answers an install in a term that is not durable",
+                    envelope.from
+                );
+                assert!(node.disk.holds(last), "{} lacks {last} on its disk", envelope.from);
+            }
+        }
         Message::VoteResponse(_)
         | Message::PreVote(_)
         | Message::PreVoteResponse(_)
         | Message::Append(_)
         | Message::InstallSnapshot(_)
-        | Message::SnapshotResponse(_)
         | Message::TimeoutNow => {}
     }
 }
