@@ -1,0 +1,1 @@
+//! What shows that Outrigger can be believed. Nothing of it ships.
