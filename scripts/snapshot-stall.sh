@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What clients notice of snapshots: a fresh cluster of three that holds MIB of data, under load from 16 clients. In turns: without
-# anything else, while the leader takes a snapshot, and while a new node is sent one. Prints the latencies of each, medians of
-# the turns, and fails when a slow write (p99.9) is more than twice as slow as without, or when a write failed. Leaves nothing
-# behind.
+# anything else, while the leader takes a snapshot, while a new node is sent one, and while that node's machine loads it (on this
+# machine, so it takes from all). Prints the latencies of each, medians of the turns, and fails when a slow write (p99.9) is
+# more than twice as slow as without, or when a write failed. Leaves nothing behind.
 #
 #   snapshot-stall.sh [MIB] [TURNS]          [512, 3]
 #
@@ -17,7 +17,7 @@ fail() {
 
 mib=${1:-512} turns=${2:-3} each=${SECONDS_EACH:-6}
 if (($# > 2)) || [[ ! $mib =~ ^[1-9][0-9]{0,4}$ || ! $turns =~ ^[1-4]$ || ! $each =~ ^[1-9][0-9]?$ ]]; then
-  sed -n '7s/^#   //p' "$0" >&2
+  sed -n '8s/^#   //p' "$0" >&2
   exit 2
 fi
 readonly mib turns each
@@ -61,9 +61,8 @@ leader_id() {
 # Measures writes while OTHER, a job, runs or not; notes p50, p99, p99.9 and the slowest in results.
 measure() { # NAME
   local json
-  json=$(client bench --clients 16 --connections 4 --value-bytes 16 --key-count 1000 --warm-up-s 0 --duration-s "$each")
+  json=$(client bench --clients 16 --connections 4 --value-bytes 16 --key-count 1000 --warm-up-s 1 --duration-s "$each")
   [[ $(pick "$json" error_count) == 0 ]] || fail "writes failed: $json"
-  [[ -z $other ]] || kill -0 "$other" 2>/dev/null || echo "  note: what was to be measured beside ended before"
   [[ $json =~ \"puts\":\{([^\}]*)\} ]] || fail "no puts in $json"
   local puts=${BASH_REMATCH[1]}
   printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$(pick "$puts" per_s)" "$(pick "$puts" p50_us)" "$(pick "$puts" p99_us)" \
@@ -88,7 +87,44 @@ await_installed() { # NODE
   local deadline=$((SECONDS + 240))
   until compgen -G "$DATA_DIR/node$1/raft/snapshots/*.snapshot" >/dev/null; do
     ((SECONDS < deadline)) || fail "node $1 has no snapshot"
-    sleep 0.1
+    sleep 0.02
+  done
+}
+
+# Says so if what was to be measured beside the load was over before the load.
+note_over() { # WHAT COMMAND…
+  local what=$1
+  shift
+  if "$@"; then echo "  note: $what was over before the measurement was"; fi
+}
+
+has_snapshot() { compgen -G "$DATA_DIR/node$1/raft/snapshots/*.snapshot" >/dev/null; }
+has_ended() { ! kill -0 "$1" 2>/dev/null; }
+
+is_restored() { # NODE
+  [[ $(client --endpoints "127.0.0.1:$((PORT_BASE + 10 * ($1 - 1) + 4))" status 2>/dev/null) =~ \"state_machine\":\"attached ]]
+}
+
+# Clock ticks that the processes of all nodes have used.
+used_ticks() {
+  local file pid stat sum=0
+  for file in "$DATA_DIR"/node*/run/*.pid; do
+    read -r pid _ <"$file" && read -r stat 2>/dev/null <"/proc/$pid/stat" || continue
+    # shellcheck disable=SC2086 # fields
+    set -- ${stat##*) }
+    sum=$((sum + ${12} + ${13}))
+  done
+  echo "$sum"
+}
+
+# What the fill or the turn before left to do behind the scenes is not to be measured: waits until the cluster uses less than a
+# tenth of a processor for a second.
+settle() {
+  local deadline=$((SECONDS + 120)) before now
+  before=$(used_ticks)
+  while sleep 1 && now=$(used_ticks) && ((now - before > 10)); do
+    ((SECONDS < deadline)) || fail "the cluster does not come to rest"
+    before=$now
   done
 }
 
@@ -104,18 +140,25 @@ curl --silent --show-error --fail --config "$DATA_DIR/fill" || fail "the cluster
 client snapshot "$(leader_id)" >/dev/null
 printf 'what\tputs/s\tp50 µs\tp99 µs\tp99.9 µs\tslowest µs\n'
 for ((turn = 1; turn <= turns; turn++)); do
+  settle
   measure 'nothing else'
+  settle
   client snapshot "$(leader_id)" >"$DATA_DIR/other.log" 2>&1 &
   other=$!
   measure 'a snapshot of the leader'
+  note_over 'the snapshot' has_ended "$other"
   wait_other "the snapshot"
+  settle
   node=$((3 + turn))
   scripts/cluster.sh start $node >"$DATA_DIR/other.log" 2>&1 &
   other=$!
   await_receiving $node
   measure 'an install'
-  wait_other "the start of node $node"
+  note_over 'the transfer' has_snapshot $node
   await_installed $node
+  measure 'a restore'
+  note_over 'the restore' is_restored $node
+  wait_other "the start of node $node"
   scripts/cluster.sh stop $node >/dev/null
 done
 awk -F'\t' -v turns="$turns" '
@@ -123,7 +166,7 @@ awk -F'\t' -v turns="$turns" '
     n = 0
     for (i = 1; i <= rows; i++) if (row[i, 1] == name) list[++n] = row[i, field]
     for (i = 2; i <= n; i++) for (j = i; j > 1 && list[j - 1] + 0 > list[j] + 0; j--) { t = list[j]; list[j] = list[j - 1]; list[j - 1] = t }
-    return list[int((n + 1) / 2)] + 0
+    return (list[int((n + 1) / 2)] + list[int(n / 2) + 1]) / 2
   }
   function most(name, i, m) { m = 0; for (i = 1; i <= rows; i++) if (row[i, 1] == name && row[i, 6] > m) m = row[i, 6]; return m }
   { rows++; for (i = 1; i <= 6; i++) row[rows, i] = $i }
@@ -131,7 +174,7 @@ awk -F'\t' -v turns="$turns" '
     print "\n| beside the load | puts/s | p50 ms | p99 ms | p99.9 ms | ratio | slowest ms |"
     print "|---|---:|---:|---:|---:|---:|---:|"
     calm = median("nothing else", 5)
-    n = split("nothing else,a snapshot of the leader,an install", names, ",")
+    n = split("nothing else,a snapshot of the leader,an install,a restore", names, ",")
     for (k = 1; k <= n; k++) {
       ratio = median(names[k], 5) / calm
       printf "| %s | %.0f | %.2f | %.2f | %.2f | %.2f | %.1f |\n", names[k], median(names[k], 2), median(names[k], 3) / 1000,
