@@ -17,6 +17,8 @@ mod leaving;
 mod library;
 mod machine;
 mod members;
+mod middle;
+mod mortal;
 mod refusals;
 mod settings;
 mod snapshots;

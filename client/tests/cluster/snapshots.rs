@@ -20,7 +20,7 @@ const SOME: u64 = 200;
 const BIG: usize = 256 * 1024;
 
 /// Writes so many big values.
-async fn fill(cluster: &Cluster, values: usize) {
+pub(crate) async fn fill(cluster: &Cluster, values: usize) {
     let mut caller = Caller::new(cluster.endpoints(), 0);
     caller.open_session().await;
     let value = "v".repeat(BIG);
@@ -30,7 +30,7 @@ async fn fill(cluster: &Cluster, values: usize) {
 }
 
 /// Has a node take a snapshot; the index that it ends at.
-fn take_snapshot(cluster: &Cluster, node: usize) -> u64 {
+pub(crate) fn take_snapshot(cluster: &Cluster, node: usize) -> u64 {
     let name = format!("n{node}");
     let words = ["--output", "json", "snapshot", &name];
     let taken = ask(&cluster.endpoints(), &words);
@@ -38,7 +38,8 @@ fn take_snapshot(cluster: &Cluster, node: usize) -> u64 {
     taken.json()["snapshot_index"].as_u64().unwrap()
 }
 
-fn is_compacted(status: &NodeStatus) -> bool {
+/// Whether it has a snapshot, and a log that does not begin at its beginning.
+pub(crate) fn is_compacted(status: &NodeStatus) -> bool {
     status.snapshot_index > 0 && status.first_index > 1
 }
 

@@ -95,6 +95,11 @@ impl Caller {
         self.session = opened.await.session;
     }
 
+    /// The session that it has opened; zero before.
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
     /// Submits a command under a fresh number until it is applied. Every now and then it forgets the answer and asks again.
     pub(crate) async fn submit(&mut self, command: &Command) -> Submitted {
         let sequence = self.next_sequence;

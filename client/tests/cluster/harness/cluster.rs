@@ -57,6 +57,19 @@ pub(crate) const SLOW_SNAPSHOTS: Flags = Flags {
     ],
 };
 
+/// The same, so slowly that whatever happens then happens in the middle.
+pub(crate) const CRAWLING: Flags = Flags {
+    member: QUICK.member,
+    raft: &[
+        "--segment-mib=16",
+        "--promote-after-ms=300",
+        "--snapshot-floor-mib=65536",
+        "--keep-trailing-mib=0",
+        "--log-cache-mib=8",
+        "--snapshot-rate-mib=1",
+    ],
+};
+
 /// The same, and voters are given up soon.
 pub(crate) const IMPATIENT: Flags = Flags {
     member: QUICK.member,

@@ -98,6 +98,12 @@ impl Load {
         Self { name, stop, clients, acks }
     }
 
+    /// One more client, of another kind.
+    pub(crate) fn add(&mut self, client: usize, adds: impl Adds) {
+        let stopping = self.stop.subscribe();
+        self.clients.spawn(run(self.name, client, adds, Arc::clone(&self.acks), stopping));
+    }
+
     /// Waits for so many more acknowledged commands.
     pub(crate) async fn proceeds(&self, commands: u64) {
         let wanted = self.acks.total() + commands;

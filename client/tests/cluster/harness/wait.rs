@@ -8,7 +8,7 @@ use tokio::time::{interval, timeout};
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Between two looks at a condition.
-const POLL: Duration = Duration::from_millis(10);
+pub(crate) const POLL: Duration = Duration::from_millis(10);
 
 /// Looks again and again until there is a value.
 pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
