@@ -170,6 +170,7 @@ fn input() -> impl Strategy<Value = Input> {
         1 => vec(entry, 0..3).prop_map(Input::Fetched),
         1 => node().prop_map(Input::LinkLost),
         1 => node().prop_map(Input::PeerUnreachable),
+        1 => node().prop_map(Input::SnapshotFailed),
         1 => node().prop_map(Input::Transfer),
         2 => Just(Input::Campaign),
         1 => index().prop_map(Input::Applied),

@@ -106,8 +106,11 @@ pub enum Input {
     /// All connections of this leader's process were closed by its side: it is most likely dead (never safety, only
     /// a shorter timer).
     LinkLost(NodeId),
-    /// The connection to a peer broke: what was in flight is lost, so replication to it goes back to probing.
+    /// The connection to a peer broke: the messages in flight are lost, so replication to it goes back to probing. A snapshot
+    /// that it is being sent goes another way, and is not concerned.
     PeerUnreachable(NodeId),
+    /// The peer does not get the snapshot that it was offered: it is probed, and offered the newest one when it still needs it.
+    SnapshotFailed(NodeId),
     /// The state machine has applied everything up to here.
     Applied(Index),
     /// A snapshot of our own is durable, of entries that were ready. It need not be the newest.

@@ -37,7 +37,7 @@ pub enum Message {
     /// Answers `Append`.
     AppendResponse(AppendResponse),
     /// "You are behind my log: take this snapshot". The runtime streams the bytes. It is sent once: a stream that breaks off
-    /// or stays without answer has to be reported as [`Input::PeerUnreachable`](super::io::Input::PeerUnreachable).
+    /// or stays without answer has to be reported as [`Input::SnapshotFailed`](super::io::Input::SnapshotFailed).
     InstallSnapshot(SnapshotMeta),
     /// Answers `InstallSnapshot` once the snapshot is durable at the follower.
     SnapshotResponse(SnapshotResponse),

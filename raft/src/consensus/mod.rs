@@ -130,6 +130,7 @@ impl Raft {
             Input::PeerUnreachable(peer) => {
                 self.on_leader(|leader| leader.on_peer_unreachable(peer))
             }
+            Input::SnapshotFailed(peer) => self.on_leader(|leader| leader.on_snapshot_failed(peer)),
             // No decision here depends on the state machine: it may be slow, detached or gone.
             Input::Applied(_) => self,
             Input::SnapshotTaken { meta, compact_to } => self.snapshot_taken(&meta, compact_to),

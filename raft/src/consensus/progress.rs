@@ -177,6 +177,11 @@ impl Progress {
         }
     }
 
+    /// Whether it is being sent a snapshot, and nothing else.
+    pub(super) fn is_sent_snapshot(&self) -> bool {
+        matches!(self.mode, Mode::Snapshot { .. })
+    }
+
     /// The peer's log does not hold our entry before `next_index`: fast backtracking (paper §5.3). Each answer skips
     /// at least one whole term of the peer's or of ours, so agreement is found in O(terms) messages.
     pub(super) fn rejected(&mut self, outcome: Rejection, log: &Log) {

@@ -108,7 +108,7 @@ impl Replica<Leader> {
         let Some(progress) = self.role.progress.get_mut(&peer) else { return self.into() };
         progress.heard(0);
         let Some(index) = installed else {
-            if matches!(progress.mode, Mode::Snapshot { .. }) {
+            if progress.is_sent_snapshot() {
                 progress.probe(self.common.log.base().index);
             }
             return self.into();
@@ -118,9 +118,22 @@ impl Replica<Leader> {
         if advanced { self.advance_commit() } else { self.into() }
     }
 
-    /// What was under way to this peer is lost. It is probed with the next heartbeat.
+    /// The messages under way to this peer are lost. It is probed with the next heartbeat; one that is being sent a snapshot is
+    /// not, because what it needs next has to stay in the log.
     pub(super) fn on_peer_unreachable(mut self, peer: NodeId) -> Raft {
-        if let Some(progress) = self.role.progress.get_mut(&peer) {
+        if let Some(progress) = self.role.progress.get_mut(&peer)
+            && !progress.is_sent_snapshot()
+        {
+            progress.probe(self.common.log.base().index);
+        }
+        self.into()
+    }
+
+    /// The snapshot does not arrive: heartbeats show what the peer needs by now.
+    pub(super) fn on_snapshot_failed(mut self, peer: NodeId) -> Raft {
+        if let Some(progress) = self.role.progress.get_mut(&peer)
+            && progress.is_sent_snapshot()
+        {
             progress.probe(self.common.log.base().index);
         }
         self.into()
@@ -186,8 +199,7 @@ fn replicate_to(
 
 /// The entry before the next one is compacted: no append can be checked against the peer's log.
 fn needs_snapshot(common: &Common, progress: &Progress) -> bool {
-    !matches!(progress.mode, Mode::Snapshot { .. })
-        && progress.next_index <= common.log.base().index
+    !progress.is_sent_snapshot() && progress.next_index <= common.log.base().index
 }
 
 fn offer_snapshot(common: &mut Common, peer: NodeId, progress: &mut Progress) {

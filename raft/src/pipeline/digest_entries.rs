@@ -85,6 +85,8 @@ pub enum EntriesEvent {
     PeerSays(Envelope),
     /// A peer cannot be reached: what was under way to it is lost.
     PeerUnreachable(NodeId),
+    /// A peer does not get the snapshot that it was offered.
+    SnapshotFailed(NodeId),
     /// The leader's process is gone.
     LinkLost(NodeId),
     /// The log has made everything up to `batch` durable.
@@ -332,6 +334,7 @@ impl DigestEntries {
             }
             EntriesEvent::PeerSays(message) => self.step(Input::Message(message), actions),
             EntriesEvent::PeerUnreachable(peer) => self.step(Input::PeerUnreachable(peer), actions),
+            EntriesEvent::SnapshotFailed(peer) => self.step(Input::SnapshotFailed(peer), actions),
             EntriesEvent::LinkLost(leader) => self.step(Input::LinkLost(leader), actions),
             EntriesEvent::Synced { batch, hard_state, last } => {
                 // What waited for this leaves before what the core has to say about it.

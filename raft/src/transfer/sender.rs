@@ -83,8 +83,8 @@ impl Senders {
         Self { context, under_way: BTreeMap::new() }
     }
 
-    /// Sends the snapshot that the core wants a peer to have. The core asks again when the peer's other connection broke, and for a
-    /// newer one by then: a transfer that is under way goes on as long as its file is kept, because so does the log from there.
+    /// Sends the snapshot that the core wants a peer to have. The core may ask again meanwhile, for a newer one by then, when the peer
+    /// left the configuration and came back: a transfer that is under way goes on as long as its file is kept.
     pub fn begin(&mut self, peer: NodeId, term: Term, token: Token, meta: SnapshotMeta) {
         let goes_on = |running: &Running| {
             let is_kept = self.context.shelf.find(running.meta.last).is_some();
@@ -148,7 +148,7 @@ impl Sender {
             }),
             Err(reason) => {
                 tracing::warn!(peer = %self.peer, index = self.meta.last.index.0, reason, "snapshot not delivered; offered again when the peer answers");
-                EntriesEvent::PeerUnreachable(self.peer)
+                EntriesEvent::SnapshotFailed(self.peer)
             }
         };
         // Closed: the process is stopping.

@@ -43,6 +43,7 @@ impl Runner for Cluster {
             "transfer" => self.transfer(&mut args)?,
             "linklost" => self.link_lost(&mut args)?,
             "unreachable" => self.unreachable(&mut args)?,
+            "transfer-failed" => self.transfer_failed(&mut args)?,
             "snapshot" => self.snapshot(&mut args)?,
             "received" => self.received(node(&mut args)?)?,
             "status" => self.status(),
@@ -248,6 +249,12 @@ impl Cluster {
     fn unreachable(&mut self, args: &mut ArgumentConsumer<'_>) -> Done {
         let (id, peer) = (node(args)?, node(args)?);
         self.step(id, Input::PeerUnreachable(peer));
+        Ok(())
+    }
+
+    fn transfer_failed(&mut self, args: &mut ArgumentConsumer<'_>) -> Done {
+        let (id, peer) = (node(args)?, node(args)?);
+        self.step(id, Input::SnapshotFailed(peer));
         Ok(())
     }
 

@@ -177,11 +177,12 @@ impl World {
     /// Things that are allowed at any time and must never hurt.
     fn mischief(&mut self) {
         let (id, other) = (self.any_node(), self.any_node());
-        let input = match self.rng.random_range(0..5) {
+        let input = match self.rng.random_range(0..6) {
             0 => Input::Campaign,
             1 => Input::Transfer(other),
             2 => Input::LinkLost(other),
             3 => Input::PeerUnreachable(other),
+            4 => Input::SnapshotFailed(other),
             _ => Input::Bootstrap(membership(&[id.0], &[])),
         };
         let is_empty = self.nodes[&id].up().is_some_and(|raft| raft.last().index == Index(0));

@@ -148,11 +148,26 @@ fn a_broken_stream_is_offered_again_within_a_heartbeat_but_not_at_once() {
     let mut scene = Scene::offered(3, 15, 10);
     assert_eq!(scene.progress().snapshot, Some(Index(15)));
     for offers in 2..6 {
-        scene.world.step(scene.leader, Input::PeerUnreachable(scene.behind));
+        scene.world.step(scene.leader, Input::SnapshotFailed(scene.behind));
         assert_eq!(scene.offers(), offers - 1, "a refused connection must not make a busy loop");
         (0..HEARTBEAT_TICKS).for_each(|_| scene.world.tick());
         assert_eq!(scene.offers(), offers);
     }
+}
+
+#[test]
+fn a_broken_link_does_not_end_a_transfer_nor_what_it_keeps_in_the_log() {
+    let mut scene = Scene::offered(12, 15, 10);
+    for round in 1..=5 {
+        scene.commit(20);
+        scene.take_snapshot(scene.leader, 20 * round + 10, 20 * round + 10);
+        scene.world.step(scene.leader, Input::PeerUnreachable(scene.behind));
+        (0..2 * HEARTBEAT_TICKS).for_each(|_| scene.world.tick());
+    }
+    assert_eq!((scene.offers(), scene.first_index()), (1, Index(16)), "what follows it stays");
+    scene.arrive(scene.world.offers[0].1.clone());
+    scene.until("it catches up", Scene::all_agree);
+    assert_eq!((scene.offers(), scene.installs()), (1, 1));
 }
 
 #[test]
@@ -161,7 +176,7 @@ fn one_that_dies_in_the_middle_of_a_transfer_is_offered_again() {
     let node = scene.world.nodes.get_mut(&scene.behind).expect("a known node");
     node.crash(0);
     node.start();
-    scene.world.step(scene.leader, Input::PeerUnreachable(scene.behind));
+    scene.world.step(scene.leader, Input::SnapshotFailed(scene.behind));
     scene.until("it is offered again", |scene| scene.offers() == 2);
     scene.arrive(scene.world.offers[1].1.clone());
     scene.until("it catches up", Scene::all_agree);
@@ -187,7 +202,7 @@ fn a_transfer_under_way_is_superseded_only_once_it_breaks() {
     scene.take_snapshot(scene.leader, 35, 30);
     (0..20).for_each(|_| scene.world.tick());
     assert_eq!((scene.offers(), scene.first_index()), (1, Index(16)), "what follows it stays");
-    scene.world.step(scene.leader, Input::PeerUnreachable(scene.behind));
+    scene.world.step(scene.leader, Input::SnapshotFailed(scene.behind));
     scene.until("it is offered again", |scene| scene.offers() == 2);
     let newer = scene.world.offers[1].1.clone();
     assert_eq!((newer.last.index, scene.first_index()), (Index(35), Index(31)));

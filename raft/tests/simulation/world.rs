@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use raft::consensus::{
-    Config, Envelope, Fetch, Index, Input, Message, NodeId, Output, RoleName, SnapshotMeta,
+    Config, Envelope, Fetch, Index, Input, Message, NodeId, Output, PeerStatus, RoleName,
+    SnapshotMeta,
 };
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -20,7 +21,7 @@ use crate::support::{membership, print, quick_config};
 /// Five to begin with, and joiners.
 pub const NODES: u64 = 7;
 const CHAOS_TICKS: u64 = 400;
-/// A stream of a snapshot that was not answered counts as broken off after this many ticks.
+/// A stream of a snapshot that was not answered has broken off after this many ticks.
 const STREAM_TICKS: u64 = 40;
 
 /// What happens to a node later.
@@ -29,6 +30,8 @@ pub enum Later {
     Restart,
     Step(Input),
     ReadLog(Fetch),
+    /// The stream of this offer has broken off, unless it was answered or another one begun.
+    StreamEnds(NodeId, usize),
     /// All of a snapshot from the leader is durable.
     SnapshotArrived(SnapshotMeta),
     /// A snapshot of its own is durable; then the log may drop what stands up to there.
@@ -53,6 +56,8 @@ pub struct World {
     pub departures: Departures,
     /// Every snapshot that was offered: to whom, and what.
     pub offers: Vec<(NodeId, SnapshotMeta)>,
+    /// The last offer of a leader to a peer, by its place among all.
+    last_offers: BTreeMap<(NodeId, NodeId), usize>,
     /// Whether nothing of a snapshot arrives or breaks off by itself.
     pub holds_streams: bool,
     pub coverage: Coverage,
@@ -108,6 +113,7 @@ impl World {
             stopped: BTreeMap::new(),
             departures: Departures::default(),
             offers: Vec::new(),
+            last_offers: BTreeMap::new(),
             holds_streams: false,
             coverage: Coverage::default(),
             trace: std::env::var_os("TRACE").is_some(),
@@ -211,9 +217,10 @@ impl World {
         }
         if let Message::InstallSnapshot(meta) = &envelope.body {
             self.offers.push((envelope.to, meta.clone()));
-            let broken_off = Input::PeerUnreachable(envelope.to);
+            self.last_offers.insert((envelope.from, envelope.to), self.offers.len());
+            let ends = Later::StreamEnds(envelope.to, self.offers.len());
             let ticks = if self.holds_streams { u64::MAX / 2 } else { STREAM_TICKS };
-            self.later(envelope.from, ticks, Later::Step(broken_off));
+            self.later(envelope.from, ticks, ends);
         }
         self.network.send(self.now, envelope, &mut self.rng);
     }
@@ -242,7 +249,9 @@ impl World {
         } else if self.rng.random_bool(self.climate.break_stream) {
             self.coverage.broken_streams += 1;
             let delay = self.rng.random_range(1..20);
-            self.later(leader, delay, Later::Step(Input::PeerUnreachable(id)));
+            if let Some(offer) = self.last_offers.get(&(leader, id)).copied() {
+                self.later(leader, delay, Later::StreamEnds(id, offer));
+            }
         } else {
             let delay = self.rng.random_range(1..30);
             self.later(id, delay, Later::SnapshotArrived(meta));
@@ -298,11 +307,20 @@ impl World {
                 entries.truncate(self.rng.random_range(1..5));
                 self.step(id, Input::Fetched(entries));
             }
+            Later::StreamEnds(peer, offer) if same_process => {
+                let peers = node.raft().status().peers;
+                let waits =
+                    |(of, status): &(NodeId, PeerStatus)| *of == peer && status.snapshot.is_some();
+                let is_last = self.last_offers.get(&(id, peer)) == Some(&offer);
+                if is_last && peers.iter().any(waits) {
+                    self.step(id, Input::SnapshotFailed(peer));
+                }
+            }
             Later::SnapshotArrived(meta) if same_process => {
                 node.disk.store_snapshot(meta.clone());
                 let delay = self.rng.random_range(0..4);
                 self.later(id, delay, Later::Step(Input::SnapshotReceived(meta)));
-                if self.rng.random_bool(3.0 * self.climate.crash) {
+                if self.rng.random_bool(8.0 * self.climate.crash) {
                     self.crash(id);
                 }
             }
@@ -315,6 +333,7 @@ impl World {
             Later::Restart
             | Later::Step(_)
             | Later::ReadLog(_)
+            | Later::StreamEnds(..)
             | Later::SnapshotArrived(_)
             | Later::SnapshotWritten(..) => {}
         }
