@@ -62,6 +62,20 @@ struct Round {
     ticks: u32,
 }
 
+/// A peer took a snapshot and needs the log that we held then: if that were compacted before it has come so far, it would
+/// need a snapshot again.
+#[derive(Clone, Copy, Debug)]
+struct Resuming {
+    /// It has come far enough here.
+    to: Index,
+    /// Ticks since it came further.
+    stuck_ticks: u32,
+}
+
+/// A peer that answers heartbeats and takes no entry for so many times the silence of a dead one has a disk that hangs. The
+/// log must not grow for as long as it pleases; should it come back, it gets a snapshot.
+const STUCK_SILENCES: u32 = 50;
+
 /// Invariant: `match_index < next_index ≤ last + 1`.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
@@ -79,9 +93,7 @@ pub(super) struct Progress {
     pub(super) departing_ticks: Option<u32>,
     round: Round,
     caught_up: bool,
-    /// It took a snapshot and needs the log that we held then, up to here: if that were compacted before it has come so far,
-    /// it would need a snapshot again.
-    resuming_to: Option<Index>,
+    resuming: Option<Resuming>,
 }
 
 impl Progress {
@@ -96,7 +108,7 @@ impl Progress {
             departing_ticks: None,
             round: Round { target: last, ticks: 0 },
             caught_up: false,
-            resuming_to: None,
+            resuming: None,
         }
     }
 
@@ -115,13 +127,16 @@ impl Progress {
     /// The peer is offered the snapshot that ends at `last`.
     pub(super) fn offer_snapshot(&mut self, last: Index) {
         self.mode = Mode::Snapshot { last };
-        self.resuming_to = None;
+        self.resuming = None;
     }
 
     /// A tick passed. `election_ticks` is the longest round of a peer that keeps up.
     pub(super) fn tick(&mut self, election_ticks: u32) {
         self.silent_ticks = self.silent_ticks.saturating_add(1);
         self.round.ticks = self.round.ticks.saturating_add(1);
+        if let Some(resuming) = &mut self.resuming {
+            resuming.stuck_ticks = resuming.stuck_ticks.saturating_add(1);
+        }
         if self.round.ticks >= election_ticks {
             self.caught_up = false;
         }
@@ -155,24 +170,29 @@ impl Progress {
             Mode::Replicate { window } => window.release(self.match_index),
             Mode::Probe { .. } => self.replicate(),
             Mode::Snapshot { .. } if self.match_index >= log.base().index => {
-                self.resuming_to = Some(last);
+                self.resuming = Some(Resuming { to: last, stuck_ticks: 0 });
                 self.replicate();
             }
             Mode::Snapshot { .. } => {}
         }
-        self.resuming_to = self.resuming_to.filter(|target| self.match_index < *target);
+        self.resuming = self.resuming.filter(|resuming| self.match_index < resuming.to);
+        if let Some(resuming) = self.resuming.as_mut().filter(|_| advanced) {
+            resuming.stuck_ticks = 0;
+        }
         self.end_round(last, election_ticks);
         advanced
     }
 
     /// The peer needs the log after this entry, so that it need not be sent another snapshot. One that was not heard for
-    /// `silence_ticks` is no reason to keep anything.
+    /// `silence_ticks` is no reason to keep anything, nor one that hangs.
     pub(super) fn needs_after(&self, silence_ticks: u32) -> Option<Index> {
         match self.mode {
             Mode::Snapshot { last } => Some(last),
             Mode::Probe { .. } | Mode::Replicate { .. } => {
-                let resumes = self.resuming_to.is_some() && self.silent_ticks < silence_ticks;
-                resumes.then_some(self.match_index)
+                let resuming = self.resuming?;
+                let is_stuck = resuming.stuck_ticks >= silence_ticks.saturating_mul(STUCK_SILENCES);
+                let is_silent = self.silent_ticks >= silence_ticks;
+                (!is_stuck && !is_silent).then_some(self.match_index)
             }
         }
     }
@@ -427,6 +447,27 @@ mod tests {
         progress.heard(0);
         progress.accepted(Index(9), &log_after(5, 12), 10);
         assert_eq!(progress.needs_after(10), None, "it has all that there was");
+    }
+
+    #[test]
+    fn what_follows_a_snapshot_is_not_kept_for_one_that_answers_and_takes_nothing() {
+        let mut progress = Progress::unknown(Index(9));
+        progress.mode = Mode::Snapshot { last: Index(7) };
+        progress.accepted(Index(7), &log_after(5, 20), 10);
+        let mut lives_on = |ticks: u32, match_index: u64| {
+            (0..ticks).for_each(|_| {
+                progress.tick(10);
+                progress.heard(0);
+            });
+            progress.accepted(Index(match_index), &log_after(5, 20), 10);
+            progress.needs_after(10)
+        };
+        let almost = 10 * STUCK_SILENCES - 1;
+        assert_eq!(lives_on(almost, 7), Some(Index(7)));
+        assert_eq!(lives_on(0, 8), Some(Index(8)), "it comes further, however slowly");
+        assert_eq!(lives_on(almost, 8), Some(Index(8)));
+        assert_eq!(lives_on(1, 8), None, "its disk hangs");
+        assert_eq!(lives_on(1, 9), Some(Index(9)), "it is back in time");
     }
 
     #[test]
