@@ -79,6 +79,9 @@ pub(super) struct Common {
     pub(super) memberships: MembershipHistory,
     /// The newest durable snapshot that we know of; the log begins after its last entry or holds that.
     pub(super) snapshot: Option<SnapshotMeta>,
+    /// A newer durable one, of entries that are not ready here: it counts once they are. Whoever keeps the files may have removed
+    /// the one before for it.
+    early_snapshot: Option<SnapshotMeta>,
     /// Up to here the log may be compacted as far as we alone are concerned.
     compact_wish: Index,
     pub(super) durability: Durability,
@@ -136,6 +139,7 @@ impl Common {
             log,
             memberships: history,
             snapshot,
+            early_snapshot: None,
             compact_wish: base_id.index,
             durability: Durability::new(hard_state, last.index),
             commit_index,
@@ -311,11 +315,24 @@ impl Common {
         self.snapshot.as_ref().map_or(Index(0), |meta| meta.last.index)
     }
 
-    /// A snapshot of what was ready here is durable. What is older than another one, or was never ours, is ignored.
+    /// A snapshot is durable: it counts as soon as what it includes is ready here. What is older than another one is ignored.
     pub(super) fn remember_snapshot(&mut self, meta: &SnapshotMeta) {
-        let is_newer = meta.last.index > self.snapshot_index();
-        if is_newer && meta.last.index <= self.ready_index() && self.log.contains(meta.last) {
-            self.snapshot = Some(meta.clone());
+        let early = self.early_snapshot.as_ref().map_or(Index(0), |early| early.last.index);
+        if meta.last.index > self.snapshot_index().max(early) {
+            self.early_snapshot = Some(meta.clone());
+            self.adopt_snapshot();
+        }
+    }
+
+    /// Takes the snapshot that came early for the newest one, if its time has come. A log that holds another entry there will
+    /// never be ready so far.
+    fn adopt_snapshot(&mut self) {
+        let (known, ready) = (self.snapshot_index(), self.ready_index());
+        let Some(early) = self.early_snapshot.take_if(|early| early.last.index <= ready) else {
+            return;
+        };
+        if early.last.index > known && self.log.contains(early.last) {
+            self.snapshot = Some(early);
         }
     }
 
@@ -433,6 +450,7 @@ impl Common {
                 self.now,
             );
         }
+        self.adopt_snapshot();
         let ready = self.ready_index();
         if ready > self.ready_reported {
             self.ready_reported = ready;

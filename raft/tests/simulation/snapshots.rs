@@ -274,6 +274,26 @@ fn a_new_leader_with_an_older_snapshot_serves_one_that_has_a_newer_one() {
     assert_eq!(scene.installs(), 1, "nothing goes back");
 }
 
+/// Its file may have taken the place of the one before, from which a state machine could be restored no more.
+#[test]
+fn a_snapshot_of_entries_that_are_not_durable_yet_counts_once_they_are() {
+    let mut scene = Scene::new(13);
+    scene.world.network.heal();
+    scene.until("it catches up", Scene::all_agree);
+    scene.world.stalled.insert(scene.behind, u64::MAX);
+    scene.commit(5);
+    let last = scene.world.nodes[&scene.leader].raft().last().index;
+    let commits = |scene: &Scene| scene.world.nodes[&scene.behind].raft().commit_index() == last;
+    scene.until("it knows what is committed", commits);
+    let meta = scene.describe(scene.leader, last.0);
+    scene.arrive(meta);
+    let status = |scene: &Scene| scene.world.nodes[&scene.behind].raft().status();
+    assert_eq!((status(&scene).snapshot_index, scene.installs()), (Index(0), 0));
+    scene.world.stalled.clear();
+    scene.until("it has the snapshot", |scene| status(scene).snapshot_index == last);
+    assert_eq!(scene.installs(), 0, "it lacks nothing");
+}
+
 #[test]
 fn a_snapshot_whose_log_was_not_compacted_before_a_crash_counts_after_it() {
     let mut scene = Scene::new(11);
