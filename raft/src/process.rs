@@ -188,6 +188,10 @@ impl Opened {
         let log =
             Writer::spawn(wal, log_events(inbox.clone(), synced, failed, Arc::clone(&metrics)))?;
 
+        if let Some(again) = overdue_compaction(&store) {
+            // The queue is new.
+            inbox.try_send(again).expect("there is room for the first event");
+        }
         let first = image.as_ref().map_or(first_index(&restored), |image| image.folded().next());
         let empty = restored.last.index == Index(0);
         let log_time_ms = image.as_ref().map_or(0, Image::time_ms);
@@ -333,6 +337,15 @@ async fn listen(config: &Config, port: u16) -> Result<(Listener, u16), RunError>
 /// First entry that the log holds.
 fn first_index(restored: &Restored) -> Index {
     restored.base.as_ref().map_or(Index(1), |base| base.last.index.next())
+}
+
+/// What is to be compacted after the snapshots that are here: the process before may have ended when it had one, and had not said
+/// that to its log.
+fn overdue_compaction(store: &Store) -> Option<EntriesEvent> {
+    let kept = store.all();
+    let (oldest, newest) = (kept.first()?, kept.last()?);
+    let oldest = oldest.meta.last.index;
+    Some(EntriesEvent::SnapshotTaken { meta: newest.meta.clone(), oldest })
 }
 
 fn entries_stage(config: &Config, node: &Node, restored: Restored, first: Index) -> DigestEntries {

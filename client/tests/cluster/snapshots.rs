@@ -1,13 +1,14 @@
 //! Logs that are made short, nodes that come in by a snapshot, machines that are rebuilt from one, and retries over all of it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use raft::rpc::client::NodeStatus;
 use rustix::process::Signal;
 use state_machine::kv::command::Command;
 
 use crate::harness::caller::{Caller, number};
-use crate::harness::cluster::{Cluster, SLOW_SNAPSHOTS, SNAPPY};
+use crate::harness::cluster::{Cluster, ORDERED_SNAPSHOTS, SLOW_SNAPSHOTS, SNAPPY};
 use crate::harness::http::HttpCaller;
 use crate::harness::load::Load;
 use crate::harness::program::Program;
@@ -41,6 +42,13 @@ pub(crate) fn take_snapshot(cluster: &Cluster, node: usize) -> u64 {
 /// Whether it has a snapshot, and a log that does not begin at its beginning.
 pub(crate) fn is_compacted(status: &NodeStatus) -> bool {
     status.snapshot_index > 0 && status.first_index > 1
+}
+
+/// The file of a node's newest snapshot.
+fn newest_snapshot(cluster: &mut Cluster, node: usize) -> PathBuf {
+    let directory = cluster.node(node).data_dir().join("raft/snapshots");
+    let files = fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "snapshot")).max().unwrap()
 }
 
 /// A figure of a node's metrics.
@@ -201,6 +209,18 @@ async fn nothing_is_lost_or_done_twice_over_every_kind_of_crash_around_snapshots
 }
 
 #[tokio::test]
+async fn what_a_snapshot_includes_is_dropped_after_a_restart_too() {
+    let mut cluster = Cluster::form(1, ORDERED_SNAPSHOTS).await;
+    fill(&cluster, 8).await;
+    take_snapshot(&cluster, 0);
+    assert_eq!(cluster.answer(0).await.first_index, 1, "all of it stays for those who are behind");
+    cluster.node(0).kill(Program::Raft);
+    cluster.node(0).set_flags(SLOW_SNAPSHOTS);
+    cluster.node(0).start(Program::Raft).await;
+    cluster.until(0, "makes its log short", is_compacted).await;
+}
+
+#[tokio::test]
 async fn a_machine_that_hangs_or_dies_while_a_snapshot_is_taken_costs_that_snapshot_and_nothing_else()
  {
     let mut cluster = Cluster::form(3, SLOW_SNAPSHOTS).await;
@@ -235,10 +255,7 @@ async fn a_damaged_snapshot_is_named_and_the_one_before_is_used() {
     let newer = take_snapshot(&cluster, follower);
     assert!(newer > older);
     cluster.node(follower).kill(Program::Raft);
-    let snapshots = cluster.node(follower).data_dir().join("raft/snapshots");
-    let files = fs::read_dir(&snapshots).unwrap().map(|file| file.unwrap().path());
-    let newest =
-        files.filter(|path| path.extension().is_some_and(|e| e == "snapshot")).max().unwrap();
+    let newest = newest_snapshot(&mut cluster, follower);
     let mut bytes = fs::read(&newest).unwrap();
     bytes[40] ^= 1;
     fs::write(&newest, bytes).unwrap();

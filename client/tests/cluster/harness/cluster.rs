@@ -44,7 +44,12 @@ pub(crate) const SNAPPY: Flags = Flags {
         "--log-cache-mib=8",
     ],
 };
-/// The same, but snapshots are taken only when they are ordered, and slowly.
+/// The same, but snapshots are taken only when they are ordered, and much log stays behind them.
+pub(crate) const ORDERED_SNAPSHOTS: Flags = Flags {
+    member: QUICK.member,
+    raft: &["--segment-mib=16", "--promote-after-ms=300", "--snapshot-floor-mib=65536"],
+};
+/// The same, and nothing stays behind them; they are slow.
 pub(crate) const SLOW_SNAPSHOTS: Flags = Flags {
     member: QUICK.member,
     raft: &[

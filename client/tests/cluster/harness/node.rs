@@ -60,6 +60,11 @@ impl Node {
         Self { name, dir, origin, flags, processes, addresses }
     }
 
+    /// What its processes are started with from now on.
+    pub(crate) fn set_flags(&mut self, flags: Flags) {
+        self.flags = flags;
+    }
+
     /// Its data directory.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
