@@ -111,6 +111,7 @@ fn source_error(error: &SnapshotError) -> SourceError {
         | SnapshotError::Busy { .. }
         | SnapshotError::GivenUp
         | SnapshotError::TooLong { .. }
+        | SnapshotError::NoRoom { .. }
         | SnapshotError::NoSpace(_)
         | SnapshotError::Disk(_) => SourceError::Unavailable(text),
     }

@@ -92,6 +92,12 @@ pub enum SnapshotRefusal {
         /// What the system says.
         reason: String,
     },
+    /// There is no space for it, and there will not be any at once.
+    #[error("no room: {reason}")]
+    NoRoom {
+        /// What is needed, and what there is.
+        reason: String,
+    },
 }
 
 /// Arguments of `install_snapshot`.

@@ -90,6 +90,21 @@ pub enum SnapshotError {
         /// The longest that is possible.
         limit: u64,
     },
+    /// There is not enough space for what is offered. What has arrived of it stays.
+    #[error(
+        "the rest of the snapshot has {rest} bytes, and {} has only {free} bytes free, of which {spare} are for the log: \
+         free some space, it is offered again later", .dir.display()
+    )]
+    NoRoom {
+        /// Where it should go.
+        dir: PathBuf,
+        /// Bytes that have not arrived.
+        rest: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that a snapshot must leave.
+        spare: u64,
+    },
     /// No space. What was being made has been removed, to leave the space to the log.
     #[error(
         "{0}; the snapshot is given up and nothing is lost: free some space, it is tried again later"

@@ -36,7 +36,7 @@ pub use self::frame::{MAX_IMAGE_BYTES, PIECE_BYTES};
 pub use self::inspection::{Inspection, inspect};
 pub use self::reading::{MachineReader, RawReader};
 pub use self::receiving::Receiving;
-pub use self::store::Store;
+pub use self::store::{SPARE_BYTES, Store};
 pub use self::taking::Taking;
 
 use crate::consensus::SnapshotMeta;

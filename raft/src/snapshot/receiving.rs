@@ -48,6 +48,8 @@ impl Receiving {
             _claim: claim,
         };
         receiving.check_length()?;
+        let rest = receiving.offered.bytes - receiving.offset();
+        receiving.shared.check_room(rest)?;
         Ok(receiving)
     }
 

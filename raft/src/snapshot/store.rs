@@ -12,6 +12,9 @@ use super::{
 use crate::consensus::SnapshotMeta;
 use crate::wal::{Disk, DiskError, During};
 
+/// Free space that a snapshot on its way leaves to the log.
+pub const SPARE_BYTES: u64 = 16 << 20;
+
 /// The snapshots of this node. Everything here blocks. Clones are the same store.
 #[derive(Clone)]
 pub struct Store {
@@ -277,6 +280,16 @@ impl Shared {
         let synced = self.disk.sync_dir(&self.dir).during("sync", &self.dir);
         synced.inspect_err(|_| self.discard(&part.path))?;
         Ok(part)
+    }
+
+    /// Whether a snapshot of which so many bytes are to come has room beside a log that grows meanwhile.
+    pub(super) fn check_room(&self, rest: u64) -> Result<(), SnapshotError> {
+        let free =
+            self.disk.free_bytes(&self.dir).during("ask for the free space of", &self.dir)?;
+        if rest == 0 || free.saturating_sub(SPARE_BYTES) >= rest {
+            return Ok(());
+        }
+        Err(SnapshotError::NoRoom { dir: self.dir.clone(), rest, free, spare: SPARE_BYTES })
     }
 
     /// A file that an earlier attempt left is removed.

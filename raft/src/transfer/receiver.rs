@@ -87,7 +87,10 @@ impl Receiver {
         let (store, cluster) = (self.shelf.store().clone(), self.node.known_cluster().await);
         let wanted = offered.clone();
         let file = spawn_blocking(move || store.receive(&wanted, cluster)).await;
-        let file = file.map_err(|panic| bad(&panic))?.map_err(|error| refusal(&error))?;
+        let file = file.map_err(|panic| bad(&panic))?.map_err(|error| {
+            tracing::warn!(%from, %error, "cannot receive a snapshot");
+            refusal(&error)
+        })?;
         let have = file.offset();
         tracing::info!(%from, index = offered.meta.last.index.0, bytes, have, "receiving a snapshot");
         *current = Some(Transfer { from, term, offered, file: Some(file) });
@@ -188,8 +191,10 @@ fn load_image(shelf: &Shelf, snapshot: &Description) -> Result<Image, SnapshotRe
 fn refusal(error: &SnapshotError) -> SnapshotRefusal {
     let reason = error.to_string();
     match error {
+        SnapshotError::NoRoom { .. } | SnapshotError::NoSpace(_) => {
+            SnapshotRefusal::NoRoom { reason }
+        }
         SnapshotError::Disk(_)
-        | SnapshotError::NoSpace(_)
         | SnapshotError::Busy { .. }
         | SnapshotError::Gone { .. }
         | SnapshotError::Incomplete { .. } => SnapshotRefusal::Storage { reason },

@@ -39,6 +39,8 @@ const SLOW_PIECE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(35);
 /// Before the core is told about a peer that refuses: it would offer again at once.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// The same when its disk is full: somebody has to come first.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(30);
 
 /// What the tasks need.
 #[derive(Clone, Debug)]
@@ -120,6 +122,20 @@ enum Stop {
     Broken(String),
     /// The peer, or our disk: trying again at once is of no use.
     Refused(String),
+    /// The peer's disk is full: trying again soon is of no use either.
+    Full(String),
+}
+
+impl Stop {
+    fn refused(refusal: &SnapshotRefusal) -> Self {
+        match refusal {
+            SnapshotRefusal::NoRoom { .. } => Self::Full(refusal.to_string()),
+            SnapshotRefusal::Superseded
+            | SnapshotRefusal::WrongOffset { .. }
+            | SnapshotRefusal::Bad { .. }
+            | SnapshotRefusal::Storage { .. } => Self::Refused(refusal.to_string()),
+        }
+    }
 }
 
 /// When the peer last took something.
@@ -173,6 +189,10 @@ impl Sender {
                 Ok(reply) => return Ok(reply),
                 Err(Stop::Refused(reason)) => {
                     sleep(REFUSED_PAUSE).await;
+                    return Err(reason);
+                }
+                Err(Stop::Full(reason)) => {
+                    sleep(NO_ROOM_PAUSE).await;
                     return Err(reason);
                 }
                 Err(Stop::Broken(reason)) if progress.at.elapsed() > PATIENCE => {
@@ -246,7 +266,7 @@ impl Sender {
         match client.offer_snapshot(deadline(CALL_TIMEOUT), offer).await {
             Ok(Ok(have)) if have <= snapshot.bytes => Ok(have),
             Ok(Ok(have)) => Err(Stop::Refused(format!("it says that it has {have} bytes of it"))),
-            Ok(Err(refusal)) => Err(Stop::Refused(refusal.to_string())),
+            Ok(Err(refusal)) => Err(Stop::refused(&refusal)),
             Err(error) => Err(Stop::Broken(format!("no answer to the offer: {error}"))),
         }
     }
@@ -271,7 +291,7 @@ impl Sender {
                 if matches!(refusal, SnapshotRefusal::Bad { .. }) {
                     self.verify(snapshot).await;
                 }
-                Err(Stop::Refused(refusal.to_string()))
+                Err(Stop::refused(&refusal))
             }
             Err(error) => {
                 *piece_bytes = (*piece_bytes / 4).max(MIN_PIECE_BYTES);

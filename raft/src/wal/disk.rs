@@ -49,6 +49,14 @@ pub trait Disk: Send + Sync {
     /// What the system says; never to be retried, as with [`DiskFile::sync_data`].
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Bytes that may still be written to the file system of a directory, as far as that is known.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     /// Takes the exclusive lock named by this file, creating it; it is free again when the guard is dropped or the
     /// process ends in whatever way.
     ///
@@ -126,6 +134,11 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(or_here(dir))?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use raft::snapshot::{Description, PIECE_BYTES, SnapshotError, SnapshotId, Store};
+use raft::snapshot::{Description, PIECE_BYTES, SPARE_BYTES, SnapshotError, SnapshotId, Store};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
 use crate::model::{
-    CLUSTER, content, damage_of, disk_with, frame_of, frame_starts, open, read, reseal, small, take,
+    CLUSTER, DIR, content, damage_of, disk_with, frame_of, frame_starts, open, read, reseal, small,
+    take,
 };
 use crate::simulated_disk::SimulatedDisk;
 
@@ -154,6 +155,36 @@ fn another_snapshot_starts_over() {
     assert_eq!(store.receive(&other, CLUSTER).unwrap().offset(), 0);
     send(&store, &second, &second_file, 30).unwrap();
     assert_eq!(files(&disk), [second_file]);
+}
+
+#[test]
+fn what_has_no_room_is_refused_at_its_offer_and_what_has_arrived_of_it_stays() {
+    let (_, offered, _, file) = disk_with(&small(1));
+    let disk = SimulatedDisk::new();
+    let store = open(&disk);
+    let half = file.len() / 2;
+    let mut receiving = store.receive(&offered, CLUSTER).unwrap();
+    receiving.push(0, &file[..half]).unwrap();
+    drop(receiving);
+    let whole = store.receive(&offered, CLUSTER).unwrap().offset();
+    assert!(whole > 0, "something has arrived");
+    let enough = SPARE_BYTES + offered.bytes - whole;
+    for free in [0, SPARE_BYTES, enough - 1] {
+        disk.set_free(Some(free));
+        match store.receive(&offered, CLUSTER) {
+            Err(error @ SnapshotError::NoRoom { .. }) => {
+                let said = error.to_string();
+                let (rest, free) = ((offered.bytes - whole).to_string(), free.to_string());
+                assert!(said.contains(&rest) && said.contains(&free), "{said}");
+                assert!(said.contains(DIR), "{said}");
+            }
+            other => panic!("{free} bytes free: {:?}", other.map(|receiving| receiving.offset())),
+        }
+    }
+    disk.set_free(Some(enough));
+    assert_eq!(store.receive(&offered, CLUSTER).unwrap().offset(), whole);
+    assert_eq!(send(&store, &offered, &file, 11).unwrap(), offered);
+    assert_eq!(files(&disk), [&file[..]]);
 }
 
 #[test]

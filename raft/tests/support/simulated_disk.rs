@@ -39,6 +39,7 @@ struct State {
     files: BTreeMap<u64, Contents>,
     locks: BTreeSet<PathBuf>,
     capacity_bytes: Option<usize>,
+    free_bytes: Option<u64>,
     refuses_reads: bool,
     operations: usize,
     fault: Option<(usize, Fault)>,
@@ -138,6 +139,11 @@ impl SimulatedDisk {
     /// Limits the sum of all lengths.
     pub(crate) fn set_capacity(&self, bytes: Option<usize>) {
         self.state().capacity_bytes = bytes;
+    }
+
+    /// What it says of its free space; nothing at first.
+    pub(crate) fn set_free(&self, bytes: Option<u64>) {
+        self.state().free_bytes = bytes;
     }
 
     /// Whether reads fail.
@@ -372,6 +378,10 @@ impl Disk for SimulatedDisk {
             }
             Ok(())
         })
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(self.state().free_bytes.unwrap_or(u64::MAX))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
