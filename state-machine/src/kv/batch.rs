@@ -10,12 +10,17 @@ use crate::entries::{Entry, EntryKind};
 use crate::machine::MachineError;
 use crate::rpc::CommandResult;
 
+/// Once it has copied so much (8 MiB), a batch is to be written before it goes on.
+const MAX_COPIED_BYTES: usize = 8 << 20;
+
 pub(super) const LIST_IN_LOG: &str = "LIST only reads: query it, do not submit it";
 
 /// What a batch did so far; later entries of the batch see it before the engine does.
 pub(super) struct Batch<'a, E> {
     engine: &'a E,
     changes: BTreeMap<Bytes, Option<Value>>,
+    /// Bytes of values that were copied to be appended to: entries of a few bytes each can call for any number of them.
+    copied_bytes: usize,
 }
 
 /// A value that the batch wrote.
@@ -37,7 +42,12 @@ impl Value {
 impl<'a, E: Engine> Batch<'a, E> {
     /// Nothing done yet.
     pub(super) fn new(engine: &'a E) -> Batch<'a, E> {
-        Batch { engine, changes: BTreeMap::new() }
+        Batch { engine, changes: BTreeMap::new(), copied_bytes: 0 }
+    }
+
+    /// Whether it holds as much as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.copied_bytes >= MAX_COPIED_BYTES
     }
 
     /// What all its entries together changed.
@@ -94,6 +104,7 @@ impl<'a, E: Engine> Batch<'a, E> {
             bytes = grown.len() + value.len();
             if bytes <= MAX_VALUE_BYTES {
                 grown.extend_from_slice(value);
+                self.copied_bytes += value.len();
             }
         } else {
             let present = self.get(&key)?.unwrap_or_default();
@@ -102,6 +113,7 @@ impl<'a, E: Engine> Batch<'a, E> {
                 let mut grown = BytesMut::with_capacity(bytes);
                 grown.extend_from_slice(&present);
                 grown.extend_from_slice(value);
+                self.copied_bytes += bytes;
                 self.changes.insert(key, Some(Value::Growing(grown)));
             }
         }

@@ -1,8 +1,8 @@
 //! The built-in key-value machine.
 //!
 //! [`command`] is its language, [`Kv`] its rules, an [`Engine`] its storage: [`DiskEngine`] for real,
-//! [`MemoryEngine`] for tests and for data that need not stay. Batches of entries become one atomic write that holds the
-//! applied log id as well, so that after any crash the data and the applied index agree.
+//! [`MemoryEngine`] for tests and for data that need not stay. A batch of entries becomes one atomic write, or several where it
+//! would take too much memory, and each holds the applied log id as well, so that after any crash the data and the applied index agree.
 
 mod batch;
 pub mod command;
@@ -57,23 +57,27 @@ impl<E: Engine> Machine for Kv<E> {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<CommandResult>, MachineError> {
-        let Some(last) = entries.last() else { return Ok(Vec::new()) };
-        let applied = LogId {
-            term: last.header.term,
-            index: self.engine.applied().index + entries.len() as u64,
-        };
+        let mut applied = self.engine.applied();
         let mut batch = Batch::new(&self.engine);
         let mut results = Vec::with_capacity(entries.len());
         let mut room_bytes = MAX_ANSWER_BYTES;
         for entry in entries {
+            if batch.is_full() {
+                let changes = batch.into_changes();
+                self.engine.write(changes, applied)?;
+                batch = Batch::new(&self.engine);
+            }
+            applied = LogId { term: entry.header.term, index: applied.index + 1 };
             // What the host would leave out is not even gathered: many short commands can have huge answers.
             let result = batch.run(entry)?;
             let left_bytes = room_bytes.checked_sub(result_bytes(&result));
             room_bytes = left_bytes.unwrap_or(room_bytes);
             results.push(if left_bytes.is_some() { result } else { CommandResult::Skipped });
         }
-        let changes = batch.into_changes();
-        self.engine.write(changes, applied)?;
+        if !entries.is_empty() {
+            let changes = batch.into_changes();
+            self.engine.write(changes, applied)?;
+        }
         Ok(results)
     }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::command::MAX_VALUE_BYTES;
 use super::*;
@@ -385,4 +387,78 @@ fn damaged_directories_are_refused_with_their_place() {
 fn forget_applied(directory: &Path) {
     let (_database, keyspace) = fjall_store(&directory.join("store-1"));
     keyspace.remove([0]).unwrap();
+}
+
+/// Remembers the most that was written at once.
+struct Weighed {
+    inner: MemoryEngine,
+    most_bytes: Arc<AtomicUsize>,
+}
+
+impl Engine for Weighed {
+    fn applied(&self) -> LogId {
+        self.inner.applied()
+    }
+
+    fn durable_index(&self) -> u64 {
+        self.inner.durable_index()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MachineError> {
+        self.inner.get(key)
+    }
+
+    fn write(&mut self, changes: Changes, applied: LogId) -> Result<(), MachineError> {
+        let bytes = changes.values().flatten().map(Bytes::len).sum();
+        self.most_bytes.fetch_max(bytes, Ordering::Relaxed);
+        self.inner.write(changes, applied)
+    }
+
+    fn sync(&mut self) -> Result<(), MachineError> {
+        self.inner.sync()
+    }
+
+    fn pairs_from(&self, from: Bound<&[u8]>) -> Pairs {
+        self.inner.pairs_from(from)
+    }
+
+    fn begin_restore(&mut self) -> Result<(), RestoreFailure> {
+        self.inner.begin_restore()
+    }
+
+    fn write_restore(&mut self, pairs: Vec<Pair>) -> Result<(), RestoreFailure> {
+        self.inner.write_restore(pairs)
+    }
+
+    fn finish_restore(&mut self, applied: LogId) -> Result<(), RestoreFailure> {
+        self.inner.finish_restore(applied)
+    }
+
+    fn abandon_restore(&mut self) {
+        self.inner.abandon_restore();
+    }
+}
+
+#[test]
+fn a_batch_of_small_appends_to_many_large_values_does_not_take_the_memory_of_all_of_them() {
+    const KEYS: usize = 40;
+    const LARGE: usize = 1_000_000;
+    let most_bytes = Arc::<AtomicUsize>::default();
+    let engine = Weighed { inner: MemoryEngine::new(), most_bytes: Arc::clone(&most_bytes) };
+    let mut machine = Kv::new(engine);
+    let large = "x".repeat(LARGE);
+    for key in 0..KEYS {
+        apply(&mut machine, &[&format!("PUT k{key} {large}")]);
+    }
+    let appends: Vec<String> = (0..2 * KEYS).map(|at| format!("APPEND k{} y", at % KEYS)).collect();
+    let appends: Vec<&str> = appends.iter().map(String::as_str).collect();
+    let results = apply(&mut machine, &appends);
+    let lengths = (0..2 * KEYS).map(|at| format!("done {}", LARGE + 1 + at / KEYS));
+    assert_eq!(results, lengths.collect::<Vec<_>>());
+    assert_eq!(machine.applied(), LogId { term: 2, index: 3 * KEYS as u64 });
+    for key in 0..KEYS {
+        assert_eq!(get(&machine, &format!("k{key}")).as_ref(), Some(&format!("{large}yy")));
+    }
+    let most = most_bytes.load(Ordering::Relaxed);
+    assert!(most <= 10 << 20, "{most} bytes at once");
 }
