@@ -62,13 +62,14 @@ impl Watch {
                 sleep_until(due.max(not_before)).await;
                 continue;
             }
-            let (Some(session), Some(pursuer)) = (self.session.upgrade(), self.pursuer.upgrade())
-            else {
-                return;
-            };
+            let Some(pursuer) = self.pursuer.upgrade() else { return };
+            // The session is not held meanwhile: where nobody answers, this would outlive its client by a time to live.
             let sent = Instant::now();
             match change(&pursuer, self.id, SessionChange::Renew, sent + self.ttl).await {
-                Ok(()) => session.note_use(sent),
+                Ok(()) => {
+                    let Some(session) = self.session.upgrade() else { return };
+                    session.note_use(sent);
+                }
                 Err(GivenUp { refusal: Some(Refusal::SessionExpired { .. }), .. }) => {
                     // The next command finds it out, and opens another one.
                     return debug!(session = self.id, "expired while idle");
@@ -97,4 +98,36 @@ pub(crate) async fn change(
         client.change_session(context, request).await
     };
     pursuer.pursue(deadline, ask).await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::{interval, timeout};
+
+    use super::*;
+    use crate::options::Options;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const TTL: Duration = Duration::from_mins(30);
+
+    #[tokio::test]
+    async fn a_renewal_that_nobody_answers_ends_with_its_client() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = silent.local_addr().unwrap().to_string().parse().unwrap();
+        let pursuer = Arc::new(Pursuer::new(Options::new(vec![endpoint])));
+        let session = Arc::<Session>::default();
+        session.note_use(Instant::now().checked_sub(TTL).unwrap());
+        session.keep(Renewal::begin(&session, &pursuer, 7, TTL));
+        let (_connection, _) = timeout(PATIENCE, silent.accept()).await.unwrap().unwrap();
+        assert!(Arc::strong_count(&pursuer) > 1, "it is at it");
+        drop(session);
+        let is_over = async {
+            let mut looks = interval(Duration::from_millis(1));
+            while Arc::strong_count(&pursuer) > 1 {
+                looks.tick().await;
+            }
+        };
+        timeout(PATIENCE, is_over).await.expect("it ends, long before the time to live does");
+    }
 }
