@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "here a failed unwrap is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,7 @@ use raft::consensus::{
     Entry, HardState, Index, LogId, Membership, NodeId, NodeInfo, Payload, Persist, SnapshotMeta,
     Term,
 };
+use raft::session::Sessions;
 use raft::snapshot::Store;
 use raft::wal::{Options, RealDisk, Wal};
 use serde_json::Value;
@@ -360,12 +361,16 @@ fn the_tools_are_listed_and_do_not_mix_with_settings() {
     assert!(said.contains("port_base"), "{said}");
 }
 
-/// A snapshot's file.
+/// A snapshot's file, without a session table that could be read.
 fn snapshot(root: &Path, machine: &[u8]) -> PathBuf {
+    snapshot_with(root, b"session table", machine)
+}
+
+fn snapshot_with(root: &Path, sessions: &[u8], machine: &[u8]) -> PathBuf {
     let (store, _) = Store::open(Arc::new(RealDisk), root, Some(CLUSTER), 2).unwrap();
     let last = LogId::new(Term(3), Index(0x2a));
     let meta = SnapshotMeta { last, membership: membership(), membership_index: Index(5) };
-    let mut taking = store.take(&meta, CLUSTER, b"session table").unwrap();
+    let mut taking = store.take(&meta, CLUSTER, sessions).unwrap();
     taking.push(machine).unwrap();
     taking.finish().unwrap();
     root.join("000000000000002a-0000000000000003.snapshot")
@@ -404,6 +409,36 @@ fn a_snapshot_is_described_and_checked() {
     assert_eq!(lines[0]["sessions_bytes"], 13);
     assert_eq!(lines[1]["whole"], true);
     assert_eq!(contents(root.path()), before);
+}
+
+#[test]
+fn sessions_are_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let mut sessions = Sessions::default();
+    for index in [7, 40] {
+        let (kind, body) = (Kind::OpenSession, command::Command::ttl_body(60_000));
+        let opening = command::Command {
+            kind,
+            time_ms: 5_000,
+            session: 0,
+            sequence: 0,
+            acked_below: 0,
+            body,
+        };
+        sessions.fold(Index(index), &opening);
+    }
+    let image = sessions.image(Index(45), BTreeSet::new()).encode();
+    let file = snapshot_with(root.path(), &image, &machine_stream());
+    let (code, said) = raft(&["snapshot", "inspect", text(&file)]);
+    assert_eq!(code, 0, "{said}");
+    let shown = format!(
+        "sessions    2, of entries up to 45, log time 5000 ms since 1970, {} bytes",
+        image.len()
+    );
+    assert!(said.contains(&shown), "{said}");
+    let (_, lines) = json_lines(&["snapshot", "inspect", text(&file)]);
+    let told = ["sessions", "sessions_up_to", "log_time_ms"].map(|name| lines[0][name].as_u64());
+    assert_eq!(told, [Some(2), Some(45), Some(5_000)]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::Verdict;
 use super::read_only::ReadOnlyDisk;
 use super::report::{Report, id_json, membership_json, membership_text};
+use crate::session::Outline;
 use crate::snapshot::{self, Inspection, SnapshotError};
 
 /// Prints what a file holds, and whether it is whole.
@@ -45,9 +46,15 @@ fn describe<W: Write>(found: &Inspection, report: &mut Report<W>) -> io::Result<
                 Some((name, last)) => format!("{name:?} up to {last}, {machine_bytes} bytes"),
                 None => format!("{machine_bytes} bytes"),
             };
+            let sessions = match found.sessions {
+                Some(Outline { folded, time_ms, sessions }) => format!(
+                    "{sessions}, of entries up to {folded}, log time {time_ms} ms since 1970, {image_bytes} bytes"
+                ),
+                None => format!("{image_bytes} bytes"),
+            };
             format!(
                 "snapshot    {}\ncluster     {cluster:032x}\nlast entry  index {}, term {}\nmembership  of index {}: {}\n\
-                 sessions    {image_bytes} bytes\nmachine     {machine}\nfile        {} bytes, {frames} whole frames",
+                 sessions    {sessions}\nmachine     {machine}\nfile        {} bytes, {frames} whole frames",
                 description.id,
                 meta.last.index,
                 meta.last.term,
@@ -64,6 +71,9 @@ fn describe<W: Write>(found: &Inspection, report: &mut Report<W>) -> io::Result<
                 "last": id_json(meta.last),
                 "membership_index": meta.membership_index.0,
                 "membership": membership_json(&meta.membership),
+                "sessions": found.sessions.map(|outline| outline.sessions),
+                "sessions_up_to": found.sessions.map(|outline| outline.folded.0),
+                "log_time_ms": found.sessions.map(|outline| outline.time_ms),
                 "sessions_bytes": image_bytes,
                 "machine": found.machine.as_ref().map(|(name, last)| json!({"name": name, "last": id_json(*last)})),
                 "machine_bytes": machine_bytes,

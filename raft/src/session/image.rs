@@ -62,6 +62,17 @@ pub struct Image {
     passed_over_after: Index,
 }
 
+/// What the beginning of an image tells of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// The last entry that is folded into it.
+    pub folded: Index,
+    /// Log time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Sessions in it.
+    pub sessions: usize,
+}
+
 /// Bytes are not an image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
@@ -156,6 +167,15 @@ impl Image {
         }
         self.passed_over.iter().for_each(|index| buffer.put_u64_le(index.0));
         buffer
+    }
+
+    /// What the first bytes of an image tell; none when there are too few, or of another version.
+    pub fn outline(bytes: &[u8]) -> Option<Outline> {
+        let mut reader = Reader { bytes, offset: 0 };
+        let is_known = reader.u16().ok()? == VERSION;
+        let (folded, time_ms) = (Index(reader.u64().ok()?), reader.u64().ok()?);
+        let sessions = reader.count().ok()?;
+        is_known.then_some(Outline { folded, time_ms, sessions })
     }
 
     /// Reads the image that stands beside this snapshot.

@@ -22,7 +22,7 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use self::image::{Image, ImageError};
+pub use self::image::{Image, ImageError, Outline};
 
 use self::results::Results;
 use self::window::{Applied, Session};

@@ -6,6 +6,7 @@ use super::file::Reader;
 use super::frame::Kind;
 use super::{Description, SnapshotError};
 use crate::consensus::{Index, LogId, Term};
+use crate::session::{Image, Outline};
 use crate::wal::Disk;
 
 /// What a file holds.
@@ -19,6 +20,8 @@ pub struct Inspection {
     pub frames: u64,
     /// Bytes of the session table.
     pub image_bytes: u64,
+    /// What the session table says of itself, if it is one of this version.
+    pub sessions: Option<Outline>,
     /// Bytes of the machine's stream.
     pub machine_bytes: u64,
     /// What the machine's stream says of itself, if it is one of the state-machine kit: the machine's name, and the last
@@ -41,6 +44,7 @@ pub fn inspect(disk: &dyn Disk, path: &Path) -> Result<Inspection, SnapshotError
         cluster: head.cluster,
         frames: 0,
         image_bytes: 0,
+        sessions: None,
         machine_bytes: 0,
         machine: None,
         fault: None,
@@ -57,6 +61,9 @@ impl Inspection {
     fn read(&mut self, reader: &mut Reader) -> Result<(), SnapshotError> {
         while let Some((kind, piece)) = reader.next_piece()? {
             if kind == Kind::Image {
+                if self.image_bytes == 0 {
+                    self.sessions = Image::outline(&piece);
+                }
                 self.image_bytes += piece.len() as u64;
             } else {
                 if self.machine_bytes == 0 {
