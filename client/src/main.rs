@@ -35,13 +35,13 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .init();
     let format = cli.common.output;
-    match run::run(cli) {
+    run::run(cli, |outcome| match outcome {
         Ok(report) => match print(&report.text(format)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(Format::Human, &Failure::Print(error)),
         },
         Err(failure) => fail(format, &failure),
-    }
+    })
 }
 
 fn fail(format: Format, failure: &Failure) -> ExitCode {

@@ -8,13 +8,17 @@ use raft_client::endpoints::{DEFAULT_FILE, EndpointsError, Sources};
 use raft_client::{
     Client, Error, Options, Range, Receipt, Refusal, SnapshotTaken, Stamp, Swap, bench,
 };
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 use crate::cli::{Cli, Common, Verb};
 use crate::health;
 use crate::measure::{self, Measured};
 use crate::naming;
-use crate::output::Report;
+use crate::output::{Format, Report};
+
+/// Longest wait for the end of a session that nobody needs any more.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Why there is nothing to report.
 #[derive(Debug, thiserror::Error)]
@@ -160,8 +164,31 @@ fn present_value(key: &str, present: Option<&Bytes>) -> String {
     }
 }
 
-/// Does what is asked.
-pub(crate) fn run(cli: Cli) -> Result<Report, Failure> {
+/// Does what is asked, and has it told. A session that was opened for it, and was not named to anybody, is closed after that: the
+/// cluster's memory of sessions is for those who come back.
+pub(crate) fn run<T>(cli: Cli, tell: impl FnOnce(Result<Report, Failure>) -> T) -> T {
+    match start(&cli) {
+        Ok((runtime, client, options)) => {
+            let is_unnamed = cli.common.output == Format::Human;
+            let outcome = runtime.block_on(ask(&client, options, cli.verb));
+            // Who knows its name may repeat the command under it, and who does not know what became of it may have to.
+            let is_settled = outcome.as_ref().err().is_none_or(|failure| failure.exit_code() == 1);
+            let told = tell(outcome);
+            if is_settled && is_unnamed {
+                // It expires by itself where that takes long.
+                let _open =
+                    runtime.block_on(async { timeout(CLOSE_TIMEOUT, client.close()).await });
+            }
+            // A name server that does not answer must not hold up the end.
+            runtime.shutdown_background();
+            told
+        }
+        Err(failure) => tell(Err(failure)),
+    }
+}
+
+/// What is needed to ask.
+fn start(cli: &Cli) -> Result<(Runtime, Client, Options), Failure> {
     let stamp = cli.stamp().map_err(Failure::Usage)?;
     let options = if let Verb::Health { endpoint } = &cli.verb {
         health::options(endpoint.clone(), Duration::from_millis(cli.common.timeout_ms))
@@ -169,14 +196,9 @@ pub(crate) fn run(cli: Cli) -> Result<Report, Failure> {
         options(&cli.common)?
     };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Start)?;
-    let report = runtime.block_on(async {
-        let client = Client::new(options.clone());
-        let client = stamp.map_or_else(|| client.clone(), |stamp| client.repeating(stamp));
-        ask(&client, options, cli.verb).await
-    });
-    // A name server that does not answer must not hold up the end.
-    runtime.shutdown_background();
-    report
+    let client = Client::new(options.clone());
+    let client = stamp.map_or_else(|| client.clone(), |stamp| client.repeating(stamp));
+    Ok((runtime, client, options))
 }
 
 fn options(common: &Common) -> Result<Options, Failure> {

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use raft::rpc::client::NodeStatus;
+use raft::snapshot::PIECE_BYTES;
 use rustix::process::Signal;
+use serde_json::Value;
 use state_machine::kv::command::Command;
 
 use crate::harness::caller::{Caller, number};
-use crate::harness::cluster::{Cluster, ORDERED_SNAPSHOTS, SLOW_SNAPSHOTS, SNAPPY};
+use crate::harness::cluster::{Cluster, LONG_TAIL, ORDERED_SNAPSHOTS, SLOW_SNAPSHOTS, SNAPPY};
 use crate::harness::http::HttpCaller;
 use crate::harness::load::Load;
 use crate::harness::program::Program;
@@ -88,8 +90,8 @@ async fn logs_are_made_short_under_load_and_a_new_node_comes_in_by_a_snapshot() 
 #[tokio::test]
 async fn a_transfer_that_is_cut_five_times_is_resumed_each_time() {
     const CUTS: u64 = 5;
-    // Largest piece on its way, which is sent again.
-    const PIECE: u64 = 1 << 20;
+    // What is sent again: the largest piece that was on its way, and what had arrived of a frame.
+    const PIECE: u64 = (1 << 20) + PIECE_BYTES as u64;
     let mut cluster = Cluster::form(3, SLOW_SNAPSHOTS).await;
     fill(&cluster, 80).await;
     let leader = cluster.leader().await;
@@ -210,14 +212,35 @@ async fn nothing_is_lost_or_done_twice_over_every_kind_of_crash_around_snapshots
 
 #[tokio::test]
 async fn what_a_snapshot_includes_is_dropped_after_a_restart_too() {
-    let mut cluster = Cluster::form(1, ORDERED_SNAPSHOTS).await;
+    let mut cluster = Cluster::form(1, LONG_TAIL).await;
     fill(&cluster, 8).await;
     take_snapshot(&cluster, 0);
     assert_eq!(cluster.answer(0).await.first_index, 1, "all of it stays for those who are behind");
     cluster.node(0).kill(Program::Raft);
-    cluster.node(0).set_flags(SLOW_SNAPSHOTS);
+    cluster.node(0).set_flags(ORDERED_SNAPSHOTS);
     cluster.node(0).start(Program::Raft).await;
     cluster.until(0, "makes its log short", is_compacted).await;
+}
+
+#[tokio::test]
+async fn sessions_of_single_commands_are_closed_and_others_stay() {
+    let mut cluster = Cluster::form(1, LONG_TAIL).await;
+    let mut stays = Caller::new(cluster.endpoints(), 0);
+    stays.open_session().await;
+    for value in ["1", "2", "3"] {
+        say(&cluster.endpoints(), &["PUT", "k", value]);
+    }
+    let refused = ask(&cluster.endpoints(), &["INCR", "k", "9223372036854775807"]);
+    assert_eq!(refused.code, Some(1), "the sum is beyond 64 bits: {}", refused.err);
+    // This one is told its name.
+    assert_eq!(ask(&cluster.endpoints(), &["--output=json", "PUT", "k", "4"]).code, Some(0));
+    let index = take_snapshot(&cluster, 0);
+    let file = newest_snapshot(&mut cluster, 0);
+    let file = file.to_str().unwrap();
+    let (code, said) = Program::Raft.tool(&["snapshot", "inspect", "--output", "json", file]);
+    let inspected: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!((code, inspected["last"]["index"].as_u64()), (Some(0), Some(index)), "{said}");
+    assert_eq!(inspected["sessions"], 2, "{said}");
 }
 
 #[tokio::test]

@@ -45,11 +45,22 @@ pub(crate) const SNAPPY: Flags = Flags {
     ],
 };
 /// The same, but snapshots are taken only when they are ordered, and much log stays behind them.
-pub(crate) const ORDERED_SNAPSHOTS: Flags = Flags {
+pub(crate) const LONG_TAIL: Flags = Flags {
     member: QUICK.member,
     raft: &["--segment-mib=16", "--promote-after-ms=300", "--snapshot-floor-mib=65536"],
 };
-/// The same, and nothing stays behind them; they are slow.
+/// The same, and nothing stays behind them.
+pub(crate) const ORDERED_SNAPSHOTS: Flags = Flags {
+    member: QUICK.member,
+    raft: &[
+        "--segment-mib=16",
+        "--promote-after-ms=300",
+        "--snapshot-floor-mib=65536",
+        "--keep-trailing-mib=0",
+        "--log-cache-mib=8",
+    ],
+};
+/// The same, and they are slow.
 pub(crate) const SLOW_SNAPSHOTS: Flags = Flags {
     member: QUICK.member,
     raft: &[
