@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::cluster::{CRAWLING, Cluster, QUICK};
+use crate::harness::cluster::{CRAWLING, Cluster, ORDERED_SNAPSHOTS, QUICK};
 use crate::harness::load::{CLIENTS, Load};
+use crate::harness::node::Flags;
 use crate::harness::program::Program;
 use crate::harness::wait::eventually;
 use crate::mortal::{Forgetful, Mortal};
@@ -14,8 +15,10 @@ use crate::typed::{ask, say};
 
 /// Commands that show that the cluster is at work.
 const SOME: u64 = 100;
-/// Big values, that take about four seconds at the pace of [`CRAWLING`].
+/// Big values, that take about four seconds at the pace of [`CRAWLING`]: enough to be in the middle once.
 const VALUES: usize = 16;
+/// The same, to be in the middle again and again.
+const MANY_VALUES: usize = 48;
 /// Clients that are killed again and again, beside those that live on.
 const MORTALS: usize = 4;
 
@@ -42,6 +45,13 @@ impl Scene {
         }
         let forgetful = Forgetful::start(&cluster).await;
         Self { cluster, load, forgetful }
+    }
+
+    /// How processes that are started from now on take and send snapshots.
+    fn pace(&mut self, flags: Flags) {
+        for node in self.cluster.numbers() {
+            self.cluster.node(node).set_flags(flags);
+        }
     }
 
     /// kill -9, and a supervisor.
@@ -135,14 +145,19 @@ async fn every_kind_of_crash_in_the_middle_of_a_snapshot() {
 
 #[tokio::test]
 async fn every_kind_of_crash_in_the_middle_of_an_install_and_of_a_restore() {
-    let mut cluster = Cluster::form(3, CRAWLING).await;
+    let mut cluster = Cluster::form(3, ORDERED_SNAPSHOTS).await;
     let receiver = cluster.follower().await;
     cluster.node(receiver).kill(Program::Raft);
-    fill(&cluster, VALUES).await;
+    fill(&cluster, MANY_VALUES).await;
     let mut scene = Scene::begin(cluster, "installing").await;
     for node in scene.cluster.numbers().filter(|node| *node != receiver) {
         take_snapshot(&scene.cluster, node);
         scene.cluster.until(node, "made its log short", is_compacted).await;
+    }
+    scene.pace(CRAWLING);
+    for node in scene.cluster.numbers().filter(|node| *node != receiver) {
+        scene.crash(Victim::Raft(node)).await;
+        scene.load.proceeds(SOME).await;
     }
     scene.cluster.node(receiver).start(Program::Raft).await;
     let part = snapshot_file(&mut scene.cluster, receiver, "incoming.part");
@@ -156,17 +171,20 @@ async fn every_kind_of_crash_in_the_middle_of_an_install_and_of_a_restore() {
         .await;
         let leader = scene.cluster.leader().await;
         let bystander = 3 - leader - receiver;
-        scene
-            .crash(match round {
-                0 => Victim::Raft(receiver),
-                1 => Victim::Machine(receiver),
-                2 => Victim::Raft(leader),
-                3 => Victim::Raft(bystander),
-                _ => Victim::All,
-            })
-            .await;
+        let victim = match round {
+            0 => Victim::Raft(receiver),
+            1 => Victim::Machine(receiver),
+            2 => Victim::Raft(leader),
+            3 => Victim::Raft(bystander),
+            _ => Victim::All,
+        };
         let installed = scene.cluster.answer(receiver).await.snapshot_index;
-        assert_eq!(installed, 0, "it was cut in the middle, in round {round}");
+        assert_eq!(installed, 0, "in the middle: {victim:?}");
+        if matches!(victim, Victim::All) {
+            // The rest in one go.
+            scene.pace(ORDERED_SNAPSHOTS);
+        }
+        scene.crash(victim).await;
         scene.load.proceeds(SOME).await;
     }
     scene.cluster.until(receiver, "has a snapshot", |status| status.snapshot_index > 0).await;
