@@ -73,12 +73,13 @@ impl World {
         assert_eq!(leader.term, term, "somebody disturbed a healthy leader");
     }
 
-    /// The leader of the newest term, once it has committed an entry of it and no change is under way.
+    /// The leader of the newest term, once it has committed an entry of it, and neither a change nor a handover is under way.
     pub fn settled_leader(&self) -> Option<Status> {
         let statuses = self.nodes.values().map(|node| node.raft().status());
         let leader =
             statuses.filter(|status| status.leader_ready).max_by_key(|status| status.term)?;
-        (leader.membership_committed && !leader.membership.is_joint()).then_some(leader)
+        let is_changing = !leader.membership_committed || leader.membership.is_joint();
+        (!is_changing && leader.transferring_to.is_none()).then_some(leader)
     }
 
     fn all_have(&self, membership: &Membership, index: Index) -> bool {
