@@ -1,0 +1,318 @@
+//! Whether the operations of one key have an order: the search of Wing and Gong, memoized, in Lowe's just-in-time form.
+//!
+//! A [`State`] is a way in which the key may be: its value, which operations have taken effect before their answer came, and which of
+//! unknown outcome were needed so far. Time is walked from answer to answer: when one comes, its operation must have taken effect, after
+//! any open ones that it needs. A state from which that cannot be is left for another one; no state left: no order.
+//!
+//! Few states are looked at, because of four rules none of which loses an order:
+//! - Of two states that differ only in that one needed more of unknown outcome, the other one can do all that it can.
+//! - Equal calls of unknown outcome are exchangeable, so that the oldest is taken first.
+//! - What overwrites everything hides what came just before it; nothing of unknown outcome is needed there.
+//! - What is known to have changed nothing, and fits here, is taken here: later it could do no more.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::step::Step;
+use super::value::{Hash, Value};
+use super::{Answer, Call, Operation, Outcome};
+
+/// How a search ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// An order exists.
+    Order,
+    /// None exists: of those answers that come up to the one of this operation (its place in the slice), one fits nowhere.
+    NoOrder { at: usize },
+    /// Too many states.
+    OutOfBudget,
+}
+
+/// Looks for an order of the operations of one key, which is absent at first.
+pub(super) fn search(operations: &[&Operation], budget: &mut u64) -> Found {
+    let search = Search::new(operations);
+    let mut seen: Vec<Seen> = search.turns.iter().map(|_turn| Seen::default()).collect();
+    let mut last = 0;
+    let mut todo = vec![Todo::first()];
+    while let Some(Todo { turn, mut state, behind_unknown }) = todo.pop() {
+        let Some(answer) = search.turns.get(turn) else { return Found::Order };
+        let changed = search.take_what_changes_nothing(answer, &mut state);
+        if remove(&mut state.place.ahead, answer.operation) {
+            todo.push(Todo { turn: turn + 1, state, behind_unknown: false });
+            continue;
+        }
+        last = last.max(turn);
+        if !seen[turn].add(&state) {
+            continue;
+        }
+        let Some(left) = budget.checked_sub(1) else { return Found::OutOfBudget };
+        *budget = left;
+        search.follow_all(turn, &state, behind_unknown && !changed, &mut todo);
+    }
+    Found::NoOrder { at: search.turns[last].operation }
+}
+
+/// A state to go on from.
+struct Todo {
+    /// Which answer comes next.
+    turn: usize,
+    state: State,
+    /// The last to take effect was one of unknown outcome, and nothing was seen of it.
+    behind_unknown: bool,
+}
+
+impl Todo {
+    fn first() -> Self {
+        let place = Place { value: Value::Absent, ahead: Vec::new() };
+        Self { turn: 0, state: State { place, needed: Vec::new() }, behind_unknown: false }
+    }
+}
+
+/// Begin before end at the same time: what touches is taken as overlapping, which never accuses wrongly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Invoked,
+    Answered,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Event {
+    time: u64,
+    what: What,
+    operation: usize,
+}
+
+/// Reads without an answer and what was refused have no part in any order.
+fn events(operations: &[&Operation]) -> Vec<Event> {
+    let mut events = Vec::new();
+    for (number, operation) in operations.iter().enumerate() {
+        let event = |time, what| Event { time, what, operation: number };
+        match &operation.outcome {
+            Outcome::Ok { at, .. } => {
+                events.push(event(operation.invoked, What::Invoked));
+                events.push(event((*at).max(operation.invoked), What::Answered));
+            }
+            Outcome::Unknown if operation.call != Call::Get => {
+                events.push(event(operation.invoked, What::Invoked));
+            }
+            Outcome::Unknown | Outcome::Refused { .. } => {}
+        }
+    }
+    events.sort_unstable();
+    events
+}
+
+/// One way in which the key may be.
+#[derive(Debug, Clone)]
+struct State {
+    place: Place,
+    needed: Needed,
+}
+
+/// All of a state but what it cost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    value: Value,
+    /// Operations that took effect, and have their answer still to come; in order.
+    ahead: Vec<usize>,
+}
+
+/// How many of each kind of unknown outcome took effect; by kind, none of them 0.
+type Needed = Vec<(usize, usize)>;
+
+/// Equal calls of unknown outcome.
+#[derive(Debug)]
+struct Kind {
+    step: Step,
+    /// How many answers came before each of them began.
+    begins: Vec<usize>,
+}
+
+/// An answer, and what was open when it came.
+struct Turn {
+    operation: usize,
+    /// Begun and not answered, this one included.
+    open: Vec<usize>,
+}
+
+struct Search {
+    steps: Vec<Step>,
+    turns: Vec<Turn>,
+    kinds: Vec<Kind>,
+    /// Of a list, which only grows: what was read, as the hash of each of its beginnings.
+    beginnings: Vec<Hash>,
+}
+
+impl Search {
+    fn new(operations: &[&Operation]) -> Self {
+        let step = |operation: &&Operation| match &operation.outcome {
+            Outcome::Ok { answer, .. } => Step::new(&operation.call, Some(answer)),
+            Outcome::Refused { .. } | Outcome::Unknown => Step::new(&operation.call, None),
+        };
+        let steps: Vec<_> = operations.iter().map(step).collect();
+        let beginnings = beginnings_of_the_longest_read(operations, &steps);
+        let (turns, kinds) = turns_and_kinds(operations, &steps);
+        Self { steps, turns, kinds, beginnings }
+    }
+
+    fn take_what_changes_nothing(&self, turn: &Turn, state: &mut State) -> bool {
+        let State { place: Place { value, ahead }, .. } = state;
+        let before = ahead.len();
+        for &operation in &turn.open {
+            let step = &self.steps[operation];
+            if step.changed_nothing() && step.apply(*value).is_some() {
+                insert(ahead, operation);
+            }
+        }
+        ahead.len() > before
+    }
+
+    /// The last one is the first to be tried: the answer that is to come, then what is open, then what is of unknown outcome.
+    fn follow_all(&self, turn: usize, state: &State, behind_unknown: bool, todo: &mut Vec<Todo>) {
+        let unknown = (0..self.kinds.len()).rev();
+        let unknown =
+            unknown.filter_map(|kind| self.follow_unknown(turn, state, kind, behind_unknown));
+        todo.extend(unknown.map(|state| Todo { turn, state, behind_unknown: true }));
+        let Turn { operation, open } = &self.turns[turn];
+        let known = open.iter().filter(|other| *other != operation).chain([operation]);
+        let known = known.filter_map(|&operation| self.follow(state, operation, behind_unknown));
+        todo.extend(known.map(|state| Todo { turn, state, behind_unknown: false }));
+    }
+
+    fn follow(&self, state: &State, operation: usize, behind_unknown: bool) -> Option<State> {
+        let step = &self.steps[operation];
+        if behind_unknown && step.overwrites() {
+            return None;
+        }
+        let mut ahead = state.place.ahead.clone();
+        if !insert(&mut ahead, operation) {
+            return None;
+        }
+        let value = self.apply(step, state.place.value)?;
+        Some(State { place: Place { value, ahead }, needed: state.needed.clone() })
+    }
+
+    fn follow_unknown(
+        &self,
+        turn: usize,
+        state: &State,
+        kind: usize,
+        behind_unknown: bool,
+    ) -> Option<State> {
+        let Kind { step, begins } = &self.kinds[kind];
+        if behind_unknown && step.overwrites() {
+            return None;
+        }
+        let at = state.needed.binary_search_by_key(&kind, |(kind, _)| *kind);
+        let next = at.map_or(0, |at| state.needed[at].1);
+        if begins.get(next).is_none_or(|begin| *begin > turn) {
+            return None;
+        }
+        let value = self.apply(step, state.place.value)?;
+        if value == state.place.value {
+            return None;
+        }
+        let mut needed = state.needed.clone();
+        match at {
+            Ok(at) => needed[at].1 += 1,
+            Err(at) => needed.insert(at, (kind, 1)),
+        }
+        Some(State { place: Place { value, ahead: state.place.ahead.clone() }, needed })
+    }
+
+    /// A list that was read long was each of its beginnings before.
+    fn apply(&self, step: &Step, before: Value) -> Option<Value> {
+        let after = step.apply(before)?;
+        let length = usize::try_from(after.length()).expect("a length in memory");
+        let fits = self.beginnings.get(length).is_none_or(|beginning| *beginning == after.hash());
+        fits.then_some(after)
+    }
+}
+
+fn turns_and_kinds(operations: &[&Operation], steps: &[Step]) -> (Vec<Turn>, Vec<Kind>) {
+    let mut turns = Vec::new();
+    let mut kinds: Vec<Kind> = Vec::new();
+    let mut kind_of: BTreeMap<&Call, usize> = BTreeMap::new();
+    let mut open = Vec::new();
+    for Event { what, operation, .. } in events(operations) {
+        match what {
+            What::Answered => {
+                turns.push(Turn { operation, open: open.clone() });
+                remove(&mut open, operation);
+            }
+            What::Invoked if operations[operation].outcome != Outcome::Unknown => {
+                open.push(operation);
+            }
+            What::Invoked => {
+                let kind = *kind_of.entry(&operations[operation].call).or_insert(kinds.len());
+                if kind == kinds.len() {
+                    kinds.push(Kind { step: steps[operation].clone(), begins: Vec::new() });
+                }
+                kinds[kind].begins.push(turns.len());
+            }
+        }
+    }
+    (turns, kinds)
+}
+
+/// Empty unless all that was ever done to the key was to append and to read.
+fn beginnings_of_the_longest_read(operations: &[&Operation], steps: &[Step]) -> Vec<Hash> {
+    if !steps.iter().all(|step| step.appends() || step.reads_only()) {
+        return Vec::new();
+    }
+    let reads = operations.iter().filter_map(|operation| match &operation.outcome {
+        Outcome::Ok { answer: Answer::Value(Some(text)), .. } => Some(text.as_str()),
+        Outcome::Ok { .. } | Outcome::Refused { .. } | Outcome::Unknown => None,
+    });
+    let longest = reads.max_by_key(|text| text.len()).unwrap_or_default();
+    let mut hashes = vec![Hash::default()];
+    for byte in longest.bytes() {
+        hashes.push(hashes[hashes.len() - 1].followed_by(&[byte]));
+    }
+    hashes
+}
+
+/// States that were looked at, without those that another one makes unnecessary.
+#[derive(Default)]
+struct Seen(HashMap<Place, Vec<Needed>>);
+
+impl Seen {
+    /// False: a state that is there already can do all that this one can.
+    fn add(&mut self, state: &State) -> bool {
+        let State { place, needed } = state;
+        let Some(others) = self.0.get_mut(place) else {
+            self.0.insert(place.clone(), vec![needed.clone()]);
+            return true;
+        };
+        if others.iter().any(|other| is_within(other, needed)) {
+            return false;
+        }
+        others.retain(|other| !is_within(needed, other));
+        others.push(needed.clone());
+        true
+    }
+}
+
+fn is_within(less: &Needed, more: &Needed) -> bool {
+    less.len() <= more.len()
+        && less.iter().all(|(kind, count)| {
+            more.binary_search_by_key(kind, |(kind, _)| *kind).is_ok_and(|at| *count <= more[at].1)
+        })
+}
+
+/// Whether it was not there.
+fn insert(sorted: &mut Vec<usize>, operation: usize) -> bool {
+    let place = sorted.binary_search(&operation);
+    if let Err(at) = place {
+        sorted.insert(at, operation);
+    }
+    place.is_err()
+}
+
+/// Whether it was there.
+fn remove(operations: &mut Vec<usize>, operation: usize) -> bool {
+    let place = operations.iter().position(|other| *other == operation);
+    if let Some(at) = place {
+        operations.remove(at);
+    }
+    place.is_some()
+}
