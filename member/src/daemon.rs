@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use rand::RngExt;
 use serde::Serialize;
-use tokio::net::lookup_host;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -28,6 +27,7 @@ use crate::server::{Command, MAX_COMMANDS, MemberServer, Published, serve};
 use crate::sockets::{Arrived, BindError, Door, Sockets};
 use crate::store::{Store, StoreError};
 use crate::swim::{Output, Profile, Start, Swim, Tags};
+use crate::wire::net::lookup_host;
 use crate::wire::{Endpoint, Listener};
 
 /// How long a leaving member stays to tell the others.

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::rpc::MAX_SEEDS;
 use crate::swim::member::MAX_ADDRESS_BYTES;
+use crate::wire::net::lookup_host;
 
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -4,11 +4,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
 use tracing::debug;
 
 use crate::codec::MAX_DATAGRAM_BYTES;
 use crate::swim::Datagram;
+use crate::wire::net::UdpSocket;
 
 /// Pause after a failed receive, so that a lasting failure does not spin.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(10);

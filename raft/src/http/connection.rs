@@ -1,17 +1,16 @@
 //! HTTP connections: bounded in time and size, and finished in order when the process stops.
 
-use std::io::Write;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::sync::watch;
 use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
 
+use super::socket::{limit_unacknowledged, write_at_once};
 use crate::rpc::wire::Io;
 
 /// Longest wait for a request's head, and so for the next request on a connection that is kept open.
@@ -73,10 +72,10 @@ impl Connections {
     }
 }
 
-/// Ends a connection whose other end takes nothing of what is written, also behind a closed window (tcp(7)).
+/// Ends a connection whose other end takes nothing of what is written.
 fn end_if_unread(io: &Io) {
     if let Either::Left(stream) = io
-        && let Err(error) = set_tcp_user_timeout(stream, WRITE_TIMEOUT_MS)
+        && let Err(error) = limit_unacknowledged(stream, WRITE_TIMEOUT_MS)
     {
         tracing::debug!(%error, "no limit on writing");
     }
@@ -107,8 +106,7 @@ pub(super) fn turn_away(io: Io) {
     tracing::debug!("too many HTTP connections: one more is closed");
     // A fresh socket has room for this; who has sent a lot already may see a reset instead.
     if let Either::Left(stream) = io
-        && let Ok(mut stream) = stream.into_std()
-        && let Err(error) = stream.write_all(TURNED_AWAY)
+        && let Err(error) = write_at_once(stream, TURNED_AWAY)
     {
         tracing::debug!(%error, "nor could it be told so");
     }

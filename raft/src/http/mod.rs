@@ -66,6 +66,7 @@ mod metrics;
 mod problem;
 mod raw;
 mod routes;
+mod socket;
 mod status;
 #[cfg(test)]
 mod tests;

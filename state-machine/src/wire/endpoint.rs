@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_util::either::Either;
+
+use super::net::{TcpListener, TcpStream};
 
 /// A connection of either kind.
 pub type Io = Either<TcpStream, UnixStream>;
@@ -79,12 +81,20 @@ impl Endpoint {
 }
 
 /// A listening socket of either kind.
-#[derive(Debug)]
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// A socket file.
     Unix(UnixListener),
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => write!(f, "Tcp({:?})", listener.local_addr()),
+            Self::Unix(listener) => write!(f, "Unix({:?})", listener.local_addr()),
+        }
+    }
 }
 
 impl Listener {

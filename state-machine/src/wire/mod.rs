@@ -10,6 +10,7 @@
 mod codec;
 mod endpoint;
 mod hello;
+pub mod net;
 
 pub use codec::{
     Codec, MAX_DEADLINE, MAX_FRAME_BYTES, MAX_REQUESTS_PER_CONNECTION, MalformedMessage, Transport,
