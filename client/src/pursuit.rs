@@ -161,12 +161,17 @@ impl Pursuer {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(refused))) => Err(refused.into()),
             Ok(Err(error)) => {
-                if matches!(error, RpcError::Shutdown | RpcError::Channel(_)) {
+                if !matches!(error, RpcError::Server(_)) {
                     self.connections.broken(&endpoint, &connection);
                 }
                 Err(error.into())
             }
-            Err(_elapsed) => Err(Failure::silent()),
+            // The other end may be gone without a word, and then nothing else would tell for a quarter of an hour. What is
+            // under way over it keeps it.
+            Err(_elapsed) => {
+                self.connections.broken(&endpoint, &connection);
+                Err(Failure::silent())
+            }
         };
         (endpoint, outcome)
     }

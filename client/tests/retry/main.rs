@@ -279,6 +279,17 @@ async fn foreign_cluster_is_refused_with_both_ids() {
     );
 }
 
+/// Its other end may be gone without a word: then nothing is ever answered over it, and no close tells.
+#[tokio::test]
+async fn a_connection_over_which_an_answer_never_came_is_not_used_again() {
+    let node = Fake::start().await.then([Step::Hang]);
+    let client = client_in_a_hurry(&node);
+    let error = client.submit(command()).await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    while client.submit(command()).await.is_err() {}
+    assert!(node.connections() > 1, "another one was opened");
+}
+
 #[tokio::test]
 async fn cluster_is_pinned_by_the_first_node_and_a_foreign_one_is_left_aside() {
     let (node, foreign) = (Fake::start().await, Fake::of_cluster(0xf0).await);
