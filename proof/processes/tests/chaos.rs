@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::faults::{Faults, Kind};
+use crate::harness::number;
 use crate::harness::verdict::{busy, judge};
 
 /// Seeds of an ordinary run.
@@ -19,10 +20,6 @@ const LEAST_ANSWERED_A_SECOND: u64 = 10;
 const MOST_UNKNOWN_PERCENT: usize = 20;
 /// So many seeds together see every kind of fault.
 const ENOUGH_SEEDS: u64 = 20;
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
-}
 
 /// What came of one run, or of several.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! Who belongs to the cluster, and where they are.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +25,28 @@ fn nodes_join_a_cluster_at_work() {
     }
     let statuses = cluster.statuses().expect("all answer");
     assert!(statuses.iter().all(|status| status.voters.len() == 5), "{statuses:?}");
+    judge(&mut cluster, &clients);
+}
+
+/// One of five leaves: four stay, of which an odd number votes.
+#[test]
+fn a_node_that_leaves_is_not_missed() {
+    let mut cluster = Cluster::formed(22, 5);
+    let clients = busy(&mut cluster, 22);
+    let id = cluster.statuses().expect("all answer")[4].id.clone();
+    let endpoints = cluster.endpoints_from(1);
+    let left = Rc::new(Cell::new(false));
+    let has_left = Rc::clone(&left);
+    cluster.sim.client("operator", async move {
+        let id = u64::from_str_radix(&id, 16)?;
+        client(&endpoints, MINUTE).leave(id).await?;
+        has_left.set(true);
+        Ok(())
+    });
+    cluster.until("it may go", MINUTE, |_| left.get());
+    cluster.crash_node(5);
+    cluster.nodes.truncate(4);
+    cluster.until("whole without it", 30 * SECOND, Cluster::is_whole);
     judge(&mut cluster, &clients);
 }
 
@@ -69,8 +91,8 @@ fn an_introducer_with_an_empty_disk_is_found_again() {
     judge(&mut cluster, &clients);
 }
 
-/// The whole node of the introducer comes back with nothing but its settings and the name of another node: it joins the cluster that
-/// it would have made, as a new node that takes the place of the old one.
+/// The whole node of the introducer comes back with nothing but its settings and the names of other nodes, of which one has no address
+/// any more: it joins the cluster that it would have made, as a new node that takes the place of the old one.
 #[test]
 fn an_introducer_that_lost_everything_makes_no_second_cluster() {
     let mut cluster = Cluster::formed(17, 3);
@@ -79,8 +101,8 @@ fn an_introducer_that_lost_everything_makes_no_second_cluster() {
     cluster.crash_node(1);
     std::fs::remove_dir_all(&cluster.nodes[0].directory).unwrap();
     std::fs::create_dir_all(&cluster.nodes[0].directory).unwrap();
-    let seed = cluster.nodes[1].seed();
-    cluster.restart_as(1, |node| node.seeds = vec![seed]);
+    let seeds = vec!["nowhere:6000".to_owned(), cluster.nodes[1].seed()];
+    cluster.restart_as(1, |node| node.seeds = seeds);
     cluster.pass(2 * SECOND);
     cluster.until("it takes the place of the lost one", 2 * MINUTE, Cluster::is_whole);
     let after = cluster.statuses().expect("all answer")[0].clone();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use turmoil::Sim;
 
 use crate::harness::cluster::Cluster;
+use crate::harness::process::Program;
 use crate::harness::verdict::{busy, judge};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -75,4 +76,30 @@ fn messages_that_were_held_up_change_nothing() {
         cluster.until("whole again", 30 * SECOND, Cluster::is_whole);
     }
     judge(&mut cluster, &clients);
+}
+
+/// All connections of all clients lose something at once, and none is closed.
+#[test]
+fn clients_give_up_connections_that_are_dead() {
+    let mut cluster = Cluster::formed(23, 3);
+    let clients = busy(&mut cluster, 23);
+    cluster.pass(SECOND);
+    for (client, raft) in links(&cluster) {
+        cluster.sim.partition(client, raft);
+    }
+    cluster.pass(SECOND);
+    for (client, raft) in links(&cluster) {
+        cluster.sim.repair(client, raft);
+    }
+    let before = clients.answered();
+    cluster.until("answers", 10 * SECOND, |_| clients.answered() >= before + 50);
+    judge(&mut cluster, &clients);
+}
+
+/// Between clients and rafts.
+fn links(cluster: &Cluster) -> Vec<(String, String)> {
+    let rafts = cluster.nodes.iter().map(|node| node.host(Program::Raft));
+    let of =
+        |raft: String| cluster.clients.iter().map(move |client| (client.clone(), raft.clone()));
+    rafts.flat_map(of).collect()
 }

@@ -12,8 +12,8 @@ use turmoil::{Builder, Sim};
 
 use super::idle::Threads;
 use super::invariants::Invariants;
-use super::panics;
 use super::process::{Node, Program, host};
+use super::{number, panics};
 
 /// Longest way of a message, while nothing is wrong.
 pub const LATENCY_MAX: Duration = Duration::from_millis(10);
@@ -54,7 +54,7 @@ impl Cluster {
     pub fn new(seed: u64) -> Self {
         panics::watch();
         let sim = Builder::new()
-            .rng_seed(seed)
+            .rng_seed(seed + (number("VARIATION", 0) << 32))
             .simulation_duration(LONGEST)
             .min_message_latency(Duration::from_millis(1))
             .max_message_latency(LATENCY_MAX)
@@ -271,7 +271,7 @@ impl Cluster {
         })
     }
 
-    /// The number of the node that all others take for the leader, if they agree.
+    /// The number of the only node that says it leads; none when a node is silent.
     pub fn leader(&self) -> Option<usize> {
         let statuses = self.statuses()?;
         let leaders: Vec<_> = self

@@ -6,12 +6,12 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Threads that do a process's work beside its event loop, by name.
 const NAMES: [&str; 3] = ["wal", "wal-prepare", "machine"];
-/// A thread that is at work for so long is not waited for: the watchdog of the simulation.
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(20);
+/// A thread that is at work for so long hangs.
+const LONGEST: Duration = Duration::from_mins(2);
 
 /// The threads of this program that are to be waited for.
 #[derive(Default)]
