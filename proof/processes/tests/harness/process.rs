@@ -103,7 +103,9 @@ impl Node {
     async fn machine(self) -> turmoil::Result {
         let mut flags = self.flags(Program::Machine);
         flags.retain(|flag| !flag.starts_with("--advertise") && !flag.starts_with("--name"));
-        flags.push("--machine=memory-kv".to_owned());
+        // In the end all machines must hold the same, whatever keeps it.
+        let machine = if self.number == 2 { "kv" } else { "memory-kv" };
+        flags.push(format!("--machine={machine}"));
         let loaded = startup::load::<state_machine::config::Flags>(command_line(flags))?;
         Ok(state_machine::daemon::run(loaded.config, std::future::pending()).await?)
     }
