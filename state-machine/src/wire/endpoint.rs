@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_util::either::Either;
 
-use super::net::{TcpListener, TcpStream};
+use super::net::{self, TcpListener, TcpStream};
 
 /// A connection of either kind.
 pub type Io = Either<TcpStream, UnixStream>;
@@ -64,7 +64,7 @@ impl Endpoint {
             match self {
                 Self::Tcp(address) => {
                     let stream = TcpStream::connect(address).await?;
-                    stream.set_nodelay(true)?;
+                    net::prepare(&stream)?;
                     Ok(Either::Left(stream))
                 }
                 Self::Unix(path) => UnixStream::connect(path).await.map(Either::Right),
@@ -146,7 +146,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                net::prepare(&stream)?;
                 Ok(Either::Left(stream))
             }
             Self::Unix(listener) => {
@@ -168,6 +168,19 @@ mod tests {
         for text in ["", "host", ":1", "host:", "host:65536", "unix:"] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains("host:port"), "{text}: {error}");
+        }
+    }
+
+    #[cfg(not(feature = "simulated-network"))]
+    #[tokio::test]
+    async fn both_ends_notice_when_the_other_is_gone_without_a_close() {
+        let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::Tcp(listener.local_address().unwrap().to_string());
+        let (client, server) =
+            tokio::join!(endpoint.connect(Duration::from_secs(5)), listener.accept());
+        for end in [client.unwrap(), server.unwrap()] {
+            let Either::Left(stream) = end else { panic!("it is TCP") };
+            assert!(rustix::net::sockopt::socket_keepalive(&stream).unwrap());
         }
     }
 
