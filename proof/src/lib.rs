@@ -1,1 +1,3 @@
 //! What shows that Outrigger can be believed. Nothing of it ships.
+
+pub mod mutants;
