@@ -88,3 +88,19 @@ fn finding(finding: &Finding) -> String {
         None => format!("{simulator}: **not found** in {seconds:.0} s"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Simulator;
+    use super::*;
+
+    #[test]
+    fn what_was_missed_stands_out() {
+        let simulator = Simulator::Core;
+        let found = Finding { simulator, seed: Some(7), seconds: 0.25 };
+        let missed = Finding { simulator, seed: None, seconds: 600.0 };
+        assert_eq!(finding(&found), "core: seed 7, 0.2 s");
+        assert_eq!(finding(&missed), "core: **not found** in 600 s");
+        assert!(seeds(&Report { named: true, seeds: Vec::new() }).contains("**no simulator"));
+    }
+}

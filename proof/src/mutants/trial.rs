@@ -1,11 +1,13 @@
 //! One mutant on trial: the test that is named for it, then random seeds.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::tree::UNKNOWN_MUTANT;
@@ -143,24 +145,35 @@ impl Trial<'_> {
                 command.args(["--jobs", "1", "--minutes", &minutes.to_string()])
             }
         };
-        let log = format!("{}-{simulator}", mutant.name);
+        command.env("MUTANT", &mutant.name);
         let began = Instant::now();
-        let end = self.end(command, Some(&mutant.name), &log)?;
-        let seconds = began.elapsed().as_secs_f64();
-        let seed = if end == End::Failed { self.seed_in(&log, simulator)? } else { None };
-        Ok(Some(Finding { simulator, seed, seconds }))
+        let seed = self.search(command, simulator, &format!("{}-{simulator}", mutant.name))?;
+        Ok(Some(Finding { simulator, seed, seconds: began.elapsed().as_secs_f64() }))
     }
 
-    /// The seed with which the simulator says that its failure can be repeated.
-    fn seed_in(&self, log: &str, simulator: Simulator) -> Result<Option<u64>> {
-        let said = std::fs::read_to_string(self.log(log))?;
-        let sign = match simulator {
-            Simulator::Core => "SEED=",
-            Simulator::World => "--seed ",
-        };
-        let Some((_, after)) = said.split_once(sign) else { return Ok(None) };
-        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
-        Ok(digits.parse().ok())
+    /// Lets a simulator run until it names a seed that fails, or its time is up.
+    fn search(
+        &self,
+        mut command: Command,
+        simulator: Simulator,
+        log: &str,
+    ) -> Result<Option<u64>> {
+        let mut log = self.create_log(log)?;
+        command.stdout(Stdio::piped()).stderr(log.try_clone()?);
+        let mut child = command.spawn().context("running a simulator of the copy")?;
+        let said = child.stdout.take().context("what it says cannot be read")?;
+        for line in BufReader::new(said).lines() {
+            let line = line?;
+            writeln!(log, "{line}")?;
+            if let Some(seed) = seed_in(&line, simulator) {
+                // `timeout` hands it on.
+                kill_process(Pid::from_child(&child), Signal::TERM)?;
+                child.wait()?;
+                return Ok(Some(seed));
+            }
+        }
+        end_of(child.wait()?)?;
+        Ok(None)
     }
 
     fn simulator(&self, simulator: Simulator) -> Option<Command> {
@@ -199,18 +212,52 @@ impl Trial<'_> {
             Some(name) => command.env("MUTANT", name),
             None => command.env_remove("MUTANT"),
         };
+        let log = self.create_log(log)?;
+        command.stdout(log.try_clone()?).stderr(log);
+        end_of(command.status().context("running a program of the copy")?)
+    }
+
+    fn create_log(&self, name: &str) -> Result<File> {
         std::fs::create_dir_all(self.layout.logs())?;
-        let output = File::create(self.log(log))?;
-        command.stdout(output.try_clone()?).stderr(output);
-        match command.status().context("running a program of the copy")?.code() {
-            Some(0) => Ok(End::Passed),
-            Some(TIME_IS_UP | KILLED) => Ok(End::TimeIsUp),
-            Some(UNKNOWN_MUTANT) => bail!("the copy is older than the list: prepare it anew"),
-            Some(_) | None => Ok(End::Failed),
-        }
+        Ok(File::create(self.log(name))?)
     }
 
     fn log(&self, name: &str) -> PathBuf {
         self.layout.logs().join(name)
+    }
+}
+
+fn end_of(status: ExitStatus) -> Result<End> {
+    match status.code() {
+        Some(0) => Ok(End::Passed),
+        Some(TIME_IS_UP | KILLED) => Ok(End::TimeIsUp),
+        Some(UNKNOWN_MUTANT) => bail!("the copy is older than the list: prepare it anew"),
+        Some(_) | None => Ok(End::Failed),
+    }
+}
+
+/// The seed with which a simulator says that its failure can be repeated.
+fn seed_in(line: &str, simulator: Simulator) -> Option<u64> {
+    let sign = match simulator {
+        Simulator::Core => "SEED=",
+        Simulator::World => "--seed ",
+    };
+    let (_, after) = line.split_once(sign)?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_is_found_in_what_the_simulators_say() {
+        let core = "to repeat: SEED=17 cargo test -p raft --test simulation";
+        let world = "repeat it: cargo run -p proof --bin simulate -- --seed 5 --chaos 300";
+        assert_eq!(seed_in(core, Simulator::Core), Some(17));
+        assert_eq!(seed_in(world, Simulator::World), Some(5));
+        assert_eq!(seed_in(world, Simulator::Core), None);
+        assert_eq!(seed_in("--seed none", Simulator::World), None);
     }
 }
