@@ -62,7 +62,7 @@ impl Programs {
         }
         let has_world = layout.tree().join("proof/src/bin/simulate.rs").is_file();
         if simulators.contains(&Simulator::World) && has_world {
-            let arguments = ["build", "--release", "-p", "proof", "--bin", "simulate"];
+            let arguments = ["build", "-p", "proof", "--bin", "simulate"];
             let made = cargo(layout, &arguments.map(str::to_owned))?;
             programs.world = made.into_iter().find_map(|made| made.executable);
         }

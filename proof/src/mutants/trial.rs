@@ -152,12 +152,7 @@ impl Trial<'_> {
     }
 
     /// Lets a simulator run until it names a seed that fails, or its time is up.
-    fn search(
-        &self,
-        mut command: Command,
-        simulator: Simulator,
-        log: &str,
-    ) -> Result<Option<u64>> {
+    fn search(&self, mut command: Command, simulator: Simulator, log: &str) -> Result<Option<u64>> {
         let mut log = self.create_log(log)?;
         command.stdout(Stdio::piped()).stderr(log.try_clone()?);
         let mut child = command.spawn().context("running a simulator of the copy")?;
@@ -178,7 +173,7 @@ impl Trial<'_> {
 
     fn simulator(&self, simulator: Simulator) -> Option<Command> {
         let program = self.programs.simulator(simulator)?;
-        let mut command = self.program(program, self.limits.seeds);
+        let mut command = limited(program, self.limits.seeds);
         match simulator {
             Simulator::Core => {
                 command.current_dir(self.layout.tree().join("raft"));
@@ -190,21 +185,13 @@ impl Trial<'_> {
     }
 
     fn run_test(&self, test: &NamedTest, mutant: Option<&str>, log: &str) -> Result<End> {
-        let mut command = self.program(self.programs.test(test)?, self.limits.test);
+        let mut command = limited(self.programs.test(test)?, self.limits.test);
         command.current_dir(self.layout.tree().join(&test.package));
         command.args(["--exact", &test.path]);
         let end = self.end(command, mutant, log)?;
         let said = std::fs::read_to_string(self.log(log))?;
         ensure!(said.contains("running 1 test"), "there is no test {test}");
         Ok(end)
-    }
-
-    /// A program that is ended when its time is up.
-    fn program(&self, program: &Path, limit: Duration) -> Command {
-        let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", &limit.as_secs().to_string()]).arg(program);
-        command.env_remove("SEED").env_remove("SEEDS").env_remove("TRACE");
-        command
     }
 
     fn end(&self, mut command: Command, mutant: Option<&str>, log: &str) -> Result<End> {
@@ -225,6 +212,14 @@ impl Trial<'_> {
     fn log(&self, name: &str) -> PathBuf {
         self.layout.logs().join(name)
     }
+}
+
+/// A program that is ended when its time is up.
+fn limited(program: &Path, limit: Duration) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", &limit.as_secs().to_string()]).arg(program);
+    command.env_remove("SEED").env_remove("SEEDS").env_remove("TRACE");
+    command
 }
 
 fn end_of(status: ExitStatus) -> Result<End> {
