@@ -53,7 +53,7 @@ impl Coverage {
             ("installed snapshots", self.installs, 20),
             ("compactions that left entries", self.trailing, 20),
             ("broken streams", self.broken_streams, 10),
-            ("logs that a snapshot replaced at a restart", self.replaced_logs, 3),
+            ("logs that a snapshot replaced at a restart", self.replaced_logs, 2),
             ("fetches", self.fetches, 20),
             ("crashes", self.crashes, 300),
             ("truncations", self.truncations, 20),
