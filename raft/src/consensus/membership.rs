@@ -248,6 +248,7 @@ mod tests {
         history.append(Index(1), membership(&[1], &[], &[]));
         history.append(Index(5), membership(&[1], &[], &[2]));
         assert_eq!((history.index(), history.is_committed()), (Index(5), false));
+        assert_eq!(history.in_force(), &membership(&[1], &[], &[2]), "before it is committed");
         assert!(history.truncate(Index(5)));
         assert_eq!(history.index(), Index(1));
         assert!(!history.truncate(Index(2)));

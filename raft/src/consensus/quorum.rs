@@ -126,6 +126,13 @@ mod tests {
     }
 
     #[test]
+    fn a_learner_does_not_count() {
+        let membership = Membership { learners: ids(4..=9), ..joint(1..=3, []) };
+        assert!(!is_quorum(&membership, |id| id.0 >= 3), "one voter and six learners");
+        assert!(is_quorum(&membership, |id| id.0 <= 2), "two voters of three");
+    }
+
+    #[test]
     fn reached_is_the_median_from_above() {
         let table: [(&[u64], u64); 8] = [
             (&[7], 7),

@@ -215,6 +215,18 @@ fn a_retry_gets_the_first_result_and_is_not_applied() {
 }
 
 #[test]
+fn a_session_outlives_any_time_without_commands() {
+    let mut world = World::attached();
+    let _opened = world.commit_one(open(1));
+    for now in 1..=1_000 {
+        world.hear(ToCommits::Tick(now));
+    }
+    let mut answer = world.commit_one(command(2, 1, 1));
+    world.answer_all();
+    assert_eq!(answer.try_recv().unwrap(), Ok(done(2, "r2")), "only log time ends a session");
+}
+
+#[test]
 fn session_opens_without_the_machine_and_unknown_session_is_refused() {
     let mut world = World::new();
     assert_eq!(world.commit_one(open(1)).try_recv().unwrap(), Ok(done(1, "")));

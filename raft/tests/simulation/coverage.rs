@@ -16,6 +16,7 @@ pub struct Coverage {
     pub truncations: u64,
     pub joint_leaders: u64,
     pub handovers: u64,
+    pub strandings: u64,
     pub releases: u64,
     pub leaves: u64,
     pub returns: u64,
@@ -36,6 +37,7 @@ impl Coverage {
         self.truncations += other.truncations;
         self.joint_leaders += other.joint_leaders;
         self.handovers += other.handovers;
+        self.strandings += other.strandings;
         self.releases += other.releases;
         self.leaves += other.leaves;
         self.returns += other.returns;
@@ -51,12 +53,13 @@ impl Coverage {
             ("installed snapshots", self.installs, 20),
             ("compactions that left entries", self.trailing, 20),
             ("broken streams", self.broken_streams, 10),
-            ("logs that a snapshot replaced at a restart", self.replaced_logs, 3),
+            ("logs that a snapshot replaced at a restart", self.replaced_logs, 2),
             ("fetches", self.fetches, 20),
             ("crashes", self.crashes, 300),
             ("truncations", self.truncations, 20),
             ("elections in a joint configuration", self.joint_leaders, 5),
             ("handovers", self.handovers, 100),
+            ("stranded leaders", self.strandings, 100),
             ("voters that were let go", self.releases, 10),
             ("nodes that left", self.leaves, 20),
             ("voters that came back", self.returns, 2),

@@ -12,6 +12,11 @@ use crate::world::World;
 const HEALING_TICKS: u64 = 300;
 /// … and this many for each entry that somebody could be behind: windows may let through one at a time, read from disk.
 const HEALING_TICKS_PER_ENTRY: u64 = 8;
+/// A leader that everybody hears is watched for so long: five of the longest election timeouts.
+const QUIET_TICKS: u64 = 60;
+/// A voter is away for so long, and watched for as long when it is back.
+const AWAY_TICKS: u64 = 30;
+
 impl World {
     /// Everything is repaired, everybody is started, and talks over new connections.
     pub fn heal(&mut self) {
@@ -63,10 +68,22 @@ impl World {
         self.nodes[&leader].raft().last().index
     }
 
-    /// Nobody disturbs a leader that everybody hears.
+    /// Nobody disturbs a leader that everybody hears, nor does a voter that was cut off from it and comes back.
     pub fn demand_stability(&mut self) {
-        let term = self.settled_leader().expect("a leader").term;
-        for _ in 0..60 {
+        let leader = self.settled_leader().expect("a leader");
+        self.expect_no_election(leader.term, QUIET_TICKS);
+        let others = leader.membership.voters.iter().filter(|id| **id != leader.id);
+        let spare = others.copied().next().filter(|_| leader.membership.voters.len() > 2);
+        if let Some(spare) = spare {
+            self.cut_off(spare);
+            self.expect_no_election(leader.term, AWAY_TICKS);
+            self.network.heal();
+            self.expect_no_election(leader.term, AWAY_TICKS);
+        }
+    }
+
+    fn expect_no_election(&mut self, term: Term, ticks: u64) {
+        for _ in 0..ticks {
             self.tick();
         }
         let leader = self.settled_leader().expect("a leader stays");

@@ -21,6 +21,7 @@ pub struct Climate {
     pub apply: f64,
     pub stall: f64,
     pub stop_clock: f64,
+    pub strand: f64,
     pub mischief: f64,
     pub sync: f64,
     pub tick: f64,
@@ -44,6 +45,7 @@ impl Climate {
             apply: rng.random_range(0.05..1.0),
             stall: rare(rng, 0.01),
             stop_clock: rare(rng, 0.03),
+            strand: rare(rng, 0.01),
             mischief: rare(rng, 0.02),
             sync: rng.random_range(0.3..1.0),
             tick: rng.random_range(0.7..1.0),
@@ -66,6 +68,7 @@ impl Climate {
             apply: 1.0,
             stall: 0.0,
             stop_clock: 0.0,
+            strand: 0.0,
             mischief: 0.0,
             sync: 1.0,
             tick: 1.0,
@@ -103,6 +106,9 @@ impl World {
             let id = self.likely_leader();
             self.stopped.insert(id, self.now + self.rng.random_range(5..60));
         }
+        if self.rng.random_bool(climate.strand) {
+            self.strand();
+        }
         if self.rng.random_bool(climate.mischief) {
             self.mischief();
         }
@@ -130,6 +136,22 @@ impl World {
                 self.later(peer, delay, Later::Step(Input::LinkLost(id)));
                 self.later(peer, delay, Later::Step(Input::PeerUnreachable(id)));
             }
+        }
+    }
+
+    /// A leader that nobody reaches while its clock stands still goes on to believe that it leads, and is asked for reads.
+    fn strand(&mut self) {
+        let id = self.likely_leader();
+        self.coverage.strandings += 1;
+        self.cut_off(id);
+        self.stopped.insert(id, self.now + self.rng.random_range(15..50));
+    }
+
+    /// Cuts a node off in both directions.
+    pub fn cut_off(&mut self, id: NodeId) {
+        for &other in self.nodes.keys().filter(|&&other| other != id) {
+            self.network.cut(id, other);
+            self.network.cut(other, id);
         }
     }
 

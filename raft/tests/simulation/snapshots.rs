@@ -29,7 +29,7 @@ impl Scene {
         let [other, behind] = followers(leader);
         let mut scene = Self { world, leader, other, behind };
         scene.world.holds_streams = true;
-        scene.cut_off(behind);
+        scene.world.cut_off(behind);
         scene.commit(20);
         scene
     }
@@ -55,13 +55,6 @@ impl Scene {
             is_so(self)
         });
         assert!(happens, "in vain: {what}");
-    }
-
-    fn cut_off(&mut self, node: NodeId) {
-        for id in (1..=3).map(NodeId) {
-            self.world.network.cut(node, id);
-            self.world.network.cut(id, node);
-        }
     }
 
     fn commit(&mut self, commands: usize) {
@@ -231,7 +224,7 @@ fn compaction_waits_for_a_peer_that_takes_a_snapshot_so_that_one_is_enough() {
 fn compaction_waits_for_nobody_who_is_gone() {
     let mut scene = Scene::offered(8, 15, 10);
     scene.arrive(scene.world.offers[0].1.clone());
-    scene.cut_off(scene.behind);
+    scene.world.cut_off(scene.behind);
     scene.commit(20);
     scene.take_snapshot(scene.leader, 35, 35);
     scene.until("the log is compacted", |scene| scene.first_index() == Index(36));

@@ -1,0 +1,97 @@
+//! Mutants: bugs that real systems had, put into ours one at a time, to see that the tests notice.
+//!
+//! `proof/mutants.toml` says what each of them is, as edits of our sources. They are made in a *copy* of the tree, where each
+//! is guarded by a switch that is read from the environment (`MUTANT=name`): so one build holds them all, and the product's own
+//! code has no switch that could be left on.
+//!
+//! ```text
+//!  mutants.toml ─▶ Catalogue ─▶ tree: target/mutants/tree ─▶ Programs (one cargo build) ─▶ trial, per mutant ─▶ docs/mutants.md
+//! ```
+//!
+//! A mutant is *caught* when the test that is named for it fails with it and passes without, and when a simulator that is
+//! given nothing but random seeds stumbles over it within a time limit. One that is not caught is a hole in the tests.
+
+mod catalogue;
+mod programs;
+mod table;
+mod tree;
+mod trial;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+pub use catalogue::{Catalogue, Edit, Mutant, NamedTest, Sample, Simulator};
+pub use programs::Programs;
+pub use table::{Results, write_table};
+pub use tree::prepare;
+pub use trial::{Finding, Limits, Report, Trial};
+
+/// Where things lie.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The repository.
+    pub root: PathBuf,
+}
+
+impl Layout {
+    /// The repository that the current directory lies in.
+    ///
+    /// # Errors
+    /// When it lies in none.
+    pub fn here() -> Result<Self> {
+        let output = Command::new("git").args(["rev-parse", "--show-toplevel"]).output()?;
+        if !output.status.success() {
+            bail!("not in a git repository");
+        }
+        let root = String::from_utf8(output.stdout).context("the repository's path is no text")?;
+        Ok(Self { root: PathBuf::from(root.trim_end()) })
+    }
+
+    /// The list of mutants.
+    pub fn catalogue(&self) -> PathBuf {
+        self.root.join("proof/mutants.toml")
+    }
+
+    /// The copy that holds them.
+    pub fn tree(&self) -> PathBuf {
+        self.work().join("tree")
+    }
+
+    /// Where the copy is built. Not where the product is: programs of the same name would overwrite each other.
+    pub fn build(&self) -> PathBuf {
+        self.work().join("build")
+    }
+
+    /// What the programs said.
+    pub fn logs(&self) -> PathBuf {
+        self.work().join("logs")
+    }
+
+    /// What was found so far.
+    pub fn results(&self) -> PathBuf {
+        self.work().join("results.json")
+    }
+
+    /// The table for people.
+    pub fn table(&self) -> PathBuf {
+        self.root.join("docs/mutants.md")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.root.join("target/mutants")
+    }
+}
+
+/// Writes a file unless it says that already: what is not written need not be built again. Says whether it was written.
+fn write_if_changed(path: &Path, content: &[u8]) -> Result<bool> {
+    if std::fs::read(path).is_ok_and(|present| present == content) {
+        return Ok(false);
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::write(path, content).with_context(|| format!("writing {}", path.display()))?;
+    Ok(true)
+}
