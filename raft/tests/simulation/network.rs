@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raft::consensus::{Envelope, NodeId};
+use raft::consensus::{Entry, Envelope, Message, NodeId};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
@@ -38,16 +38,29 @@ pub struct Network {
     pub weather: Weather,
     under_way: BTreeMap<(u64, u64), Envelope>,
     sent: u64,
+    /// Requests that somebody sent, lost ones too; a copy is none.
+    pub requests: u64,
+    /// About the bytes of all that was sent, answers too.
+    pub bytes: usize,
     cut: BTreeSet<(NodeId, NodeId)>,
 }
 
 impl Network {
     pub fn new(weather: Weather) -> Self {
-        Self { weather, under_way: BTreeMap::new(), sent: 0, cut: BTreeSet::new() }
+        Self {
+            weather,
+            under_way: BTreeMap::new(),
+            sent: 0,
+            requests: 0,
+            bytes: 0,
+            cut: BTreeSet::new(),
+        }
     }
 
     /// Says whether at least one copy is under way.
     pub fn send(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) -> bool {
+        self.requests += u64::from(!envelope.body.is_answer());
+        self.bytes += size_bytes(&envelope);
         if self.cut.contains(&(envelope.from, envelope.to)) || rng.random_bool(self.weather.loss) {
             return false;
         }
@@ -92,6 +105,23 @@ impl Network {
         self.sent += 1;
         self.under_way.insert((due, order << 48 | self.sent), envelope);
     }
+}
+
+/// What a message takes on a wire, about.
+fn size_bytes(envelope: &Envelope) -> usize {
+    const HEADER_BYTES: usize = 64;
+    let entries = match &envelope.body {
+        Message::Append(request) => request.entries.iter().map(Entry::weight_bytes).sum(),
+        Message::PreVote(_)
+        | Message::PreVoteResponse(_)
+        | Message::Vote(_)
+        | Message::VoteResponse(_)
+        | Message::AppendResponse(_)
+        | Message::InstallSnapshot(_)
+        | Message::SnapshotResponse(_)
+        | Message::TimeoutNow => 0,
+    };
+    HEADER_BYTES + entries
 }
 
 /// Short delays are more frequent than long ones.
