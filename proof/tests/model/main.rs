@@ -104,8 +104,9 @@ fn crashes() {
     exhaust("cold campaigns=2 crashes=1", 400_000);
 }
 
+/// A message arrives twice, with crashes around it.
 #[test]
-fn crashes_and_copies() {
+fn copies() {
     exhaust("cold campaigns=1 crashes=2 copies=1", 300_000);
 }
 

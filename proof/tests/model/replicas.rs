@@ -18,8 +18,10 @@ use crate::support::node::Node;
 
 /// A replica, by the order in which it was met.
 pub type ReplicaNo = u32;
-/// A message, by the order in which it was first sent.
+/// A message, by the order in which it was first sent; its lowest bits are the place of its receiver, which is asked for often.
 pub type MessageNo = u32;
+
+const PLACE_BITS: u32 = 2;
 
 /// What can happen to one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,7 +131,8 @@ impl Replicas {
     }
 
     pub fn message(&self, message: MessageNo) -> Arc<Envelope> {
-        Arc::clone(&self.messages.read().expect("not poisoned").things[message as usize])
+        let serial = (message >> PLACE_BITS) as usize;
+        Arc::clone(&self.messages.read().expect("not poisoned").things[serial])
     }
 
     /// How many different replicas there were.
@@ -186,7 +189,9 @@ impl Replicas {
 
     fn number_message(&self, envelope: Envelope) -> MessageNo {
         let key = format!("{envelope:?}");
-        self.messages.write().expect("not poisoned").number(key, || envelope)
+        let place = u32::try_from(envelope.to.0 - 1).expect("few replicas");
+        let serial = self.messages.write().expect("not poisoned").number(key, || envelope);
+        serial << PLACE_BITS | place
     }
 
     /// Carries the event out; says no when it cannot happen.
@@ -228,6 +233,11 @@ impl Replicas {
         }
         *node = Node::restored(config(id), hard_state, entries, Index(0));
     }
+}
+
+/// Where the receiver of `message` stands.
+pub fn receiver(message: MessageNo) -> usize {
+    (message & ((1 << PLACE_BITS) - 1)) as usize
 }
 
 fn words(panic: &(dyn std::any::Any + Send)) -> String {

@@ -10,7 +10,7 @@ use stateright::{Model, Property};
 use crate::bounds::Bounds;
 use crate::facts::Facts;
 use crate::properties::{Broken, History, properties};
-use crate::replicas::{Disk, Event, MessageNo, ReplicaNo, Replicas, Transition};
+use crate::replicas::{Disk, Event, MessageNo, ReplicaNo, Replicas, Transition, receiver};
 use crate::support::{membership, print};
 
 /// Where a course begins.
@@ -105,7 +105,7 @@ impl World {
             if let Some(synced) = syncs.find_map(|action| self.follow(&state, action)) {
                 state = synced;
             } else if let Some(message) = state.network.pop() {
-                let action = Action::new(self.place_of(message), Event::Deliver(message));
+                let action = Action::new(receiver(message), Event::Deliver(message));
                 state = self.follow(&state, action).unwrap_or(state);
             } else if !told {
                 told = true;
@@ -115,10 +115,6 @@ impl World {
             }
         }
         State { network: Vec::new(), spent: Spent::default(), ..state }
-    }
-
-    fn place_of(&self, message: MessageNo) -> usize {
-        usize::try_from(self.replicas.message(message).to.0 - 1).expect("few replicas")
     }
 
     /// What comes after `action`; none when nothing does.
@@ -150,7 +146,7 @@ impl World {
     fn tidy(&self, next: &mut State, at: usize, transition: &Transition) {
         let State { replicas, network, .. } = next;
         network.retain(|&message| {
-            let to = self.place_of(message);
+            let to = receiver(message);
             let is_news = to == at || transition.sent.contains(&message);
             !is_news || !self.replicas.is_over(replicas[to], message)
         });
@@ -194,7 +190,7 @@ impl Model for World {
         for &message in
             state.network.iter().filter(|&&message| last.replace(message) != Some(message))
         {
-            let action = Action::new(self.place_of(message), Event::Deliver(message));
+            let action = Action::new(receiver(message), Event::Deliver(message));
             actions.push(action);
             if spent.copies < bounds.copies {
                 actions.push(Action { copied: true, ..action });
