@@ -12,6 +12,9 @@ const LATER_TICKS: u64 = 200;
 /// A hundred heartbeats.
 const STRAGGLER_TICKS: u64 = 200;
 
+/// What a message without entries takes on a wire, about.
+const HEADER_BYTES: usize = 64;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
@@ -43,6 +46,8 @@ pub struct Network {
     /// About the bytes of all that was sent, answers too.
     pub bytes: usize,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Large messages are lost, all of those with entries, and small ones pass.
+    pub passes_only_small: bool,
 }
 
 impl Network {
@@ -54,6 +59,7 @@ impl Network {
             requests: 0,
             bytes: 0,
             cut: BTreeSet::new(),
+            passes_only_small: false,
         }
     }
 
@@ -61,7 +67,9 @@ impl Network {
     pub fn send(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) -> bool {
         self.requests += u64::from(!envelope.body.is_answer());
         self.bytes += size_bytes(&envelope);
-        if self.cut.contains(&(envelope.from, envelope.to)) || rng.random_bool(self.weather.loss) {
+        let too_large = self.passes_only_small && size_bytes(&envelope) > HEADER_BYTES;
+        let cut = self.cut.contains(&(envelope.from, envelope.to));
+        if cut || too_large || rng.random_bool(self.weather.loss) {
             return false;
         }
         if rng.random_bool(self.weather.duplication) {
@@ -109,7 +117,6 @@ impl Network {
 
 /// What a message takes on a wire, about.
 fn size_bytes(envelope: &Envelope) -> usize {
-    const HEADER_BYTES: usize = 64;
     let entries = match &envelope.body {
         Message::Append(request) => request.entries.iter().map(Entry::weight_bytes).sum(),
         Message::PreVote(_)
