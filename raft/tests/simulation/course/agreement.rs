@@ -105,12 +105,12 @@ fn fail_no_agree() {
         lab.one(5);
         let leader = lab.check_one_leader();
         let cut_off = [1, 2, 3].map(|steps| lab.after(leader, steps));
-        cut_off.iter().for_each(|&server| lab.disconnect(server));
+        lab.disconnect_all(&cut_off);
         let command = lab.start(leader).expect("it leads");
         lab.sleep(2 * SECOND);
         assert_eq!(lab.appliers(command), 0, "{command} has no majority");
 
-        cut_off.iter().for_each(|&server| lab.connect(server));
+        lab.connect_all(&cut_off);
         let leader = lab.check_one_leader();
         let next = lab.start(leader).expect("it leads");
         // The entry without a majority may stay or go, and the leaders since then began with one each.
@@ -165,12 +165,12 @@ fn backup() {
         lab.one(5);
         let first = lab.check_one_leader();
         let [partner, c, d, e] = [1, 2, 3, 4].map(|steps| lab.after(first, steps));
-        [c, d, e].iter().for_each(|&server| lab.disconnect(server));
+        lab.disconnect_all(&[c, d, e]);
         lab.start_many(first, 50);
         lab.sleep(SECOND / 2);
 
-        [first, partner].iter().for_each(|&server| lab.disconnect(server));
-        [c, d, e].iter().for_each(|&server| lab.connect(server));
+        lab.disconnect_all(&[first, partner]);
+        lab.connect_all(&[c, d, e]);
         lab.one_after_another(50, 3);
 
         let second = lab.check_one_leader();
@@ -180,7 +180,7 @@ fn backup() {
         lab.sleep(SECOND / 2);
 
         lab.all().for_each(|server| lab.disconnect(server));
-        [first, partner, other].iter().for_each(|&server| lab.connect(server));
+        lab.connect_all(&[first, partner, other]);
         lab.one_after_another(50, 3);
 
         lab.all().for_each(|server| lab.connect(server));

@@ -44,9 +44,9 @@ fn many_elections() {
         lab.check_one_leader();
         for _ in 0..10 {
             let alone = [(); 3].map(|()| lab.random_server());
-            alone.iter().for_each(|&server| lab.disconnect(server));
+            lab.disconnect_all(&alone);
             lab.check_one_leader();
-            alone.iter().for_each(|&server| lab.connect(server));
+            lab.connect_all(&alone);
         }
         lab.check_one_leader();
     });

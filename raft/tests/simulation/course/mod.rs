@@ -144,6 +144,16 @@ impl Lab {
         self.rewire();
     }
 
+    fn disconnect_all(&mut self, servers: &[usize]) {
+        self.disconnected.extend(servers);
+        self.rewire();
+    }
+
+    fn connect_all(&mut self, servers: &[usize]) {
+        self.disconnected.retain(|server| !servers.contains(server));
+        self.rewire();
+    }
+
     fn rewire(&mut self) {
         self.world.network.heal();
         for &alone in &self.disconnected {
