@@ -1,8 +1,10 @@
 //! Figure 2 of the extended Raft paper, rule by rule: each test is one of its sentences, named with the section that it
-//! refers to. Replica 1 of three is looked at; the tests speak for the other two.
+//! refers to. Replica 1 of three is looked at; the tests speak for the other two. Figure 13, on snapshots, is in a file of its own.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+#[path = "paper/figure_13.rs"]
+mod figure_13;
 #[path = "support/mod.rs"]
 mod support;
 

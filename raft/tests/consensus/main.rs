@@ -20,7 +20,7 @@ use cluster::Cluster;
 fn scripts() {
     let mut scripts = Vec::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/consensus/scripts"), &mut scripts);
-    assert!(scripts.len() >= 25, "only {} scripts found", scripts.len());
+    assert!(scripts.len() >= 80, "only {} scripts found", scripts.len());
     for script in scripts {
         println!("{}", script.display());
         goldenscript::run(&mut Cluster::default(), &script).expect("the script runs");

@@ -28,6 +28,14 @@ impl Clients {
         Input::Propose(proposals.collect())
     }
 
+    /// One command of at least so many bytes, with content that never repeats.
+    pub fn command_of(&mut self, bytes: usize) -> Input {
+        self.serial += 1;
+        let command = format!("{:<bytes$}", format!("command {}", self.serial));
+        let id = ProposalId(self.serial);
+        Input::Propose(vec![Proposal { id, command: Bytes::from(command) }])
+    }
+
     pub fn proposal_id(&mut self) -> ProposalId {
         self.serial += 1;
         ProposalId(self.serial)

@@ -17,6 +17,7 @@ mod coverage;
 mod elections;
 mod healing;
 mod invariants;
+mod large_messages;
 mod leaving;
 mod nemesis;
 mod network;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raft::consensus::{Envelope, NodeId};
+use raft::consensus::{Entry, Envelope, Message, NodeId};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
@@ -11,6 +11,9 @@ const LATE_TICKS: u64 = 20;
 const LATER_TICKS: u64 = 200;
 /// A hundred heartbeats.
 const STRAGGLER_TICKS: u64 = 200;
+
+/// What a message without entries takes on a wire, about.
+const HEADER_BYTES: usize = 64;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug)]
@@ -38,17 +41,35 @@ pub struct Network {
     pub weather: Weather,
     under_way: BTreeMap<(u64, u64), Envelope>,
     sent: u64,
+    /// Requests that somebody sent, lost ones too; a copy is none.
+    pub requests: u64,
+    /// About the bytes of all that was sent, answers too.
+    pub bytes: usize,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Large messages are lost, all of those with entries, and small ones pass.
+    pub passes_only_small: bool,
 }
 
 impl Network {
     pub fn new(weather: Weather) -> Self {
-        Self { weather, under_way: BTreeMap::new(), sent: 0, cut: BTreeSet::new() }
+        Self {
+            weather,
+            under_way: BTreeMap::new(),
+            sent: 0,
+            requests: 0,
+            bytes: 0,
+            cut: BTreeSet::new(),
+            passes_only_small: false,
+        }
     }
 
     /// Says whether at least one copy is under way.
     pub fn send(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) -> bool {
-        if self.cut.contains(&(envelope.from, envelope.to)) || rng.random_bool(self.weather.loss) {
+        self.requests += u64::from(!envelope.body.is_answer());
+        self.bytes += size_bytes(&envelope);
+        let too_large = self.passes_only_small && size_bytes(&envelope) > HEADER_BYTES;
+        let cut = self.cut.contains(&(envelope.from, envelope.to));
+        if cut || too_large || rng.random_bool(self.weather.loss) {
             return false;
         }
         if rng.random_bool(self.weather.duplication) {
@@ -92,6 +113,22 @@ impl Network {
         self.sent += 1;
         self.under_way.insert((due, order << 48 | self.sent), envelope);
     }
+}
+
+/// What a message takes on a wire, about.
+fn size_bytes(envelope: &Envelope) -> usize {
+    let entries = match &envelope.body {
+        Message::Append(request) => request.entries.iter().map(Entry::weight_bytes).sum(),
+        Message::PreVote(_)
+        | Message::PreVoteResponse(_)
+        | Message::Vote(_)
+        | Message::VoteResponse(_)
+        | Message::AppendResponse(_)
+        | Message::InstallSnapshot(_)
+        | Message::SnapshotResponse(_)
+        | Message::TimeoutNow => 0,
+    };
+    HEADER_BYTES + entries
 }
 
 /// Short delays are more frequent than long ones.

@@ -1,6 +1,8 @@
-//! The tests of MIT's course on distributed systems (6.5840, lab 3) by their names, each over twenty seeds, with the timing of
-//! a real cluster. Nobody is told of a broken connection there.
+//! All 28 tests of MIT's course on distributed systems (6.5840, lab 3) by their names, each over twenty seeds, with the timing of
+//! a real cluster, on a reliable network and on one that loses and delays. Nobody is told of a broken connection there.
 
+mod agreement;
+mod elections;
 mod persistence;
 mod snapshots;
 
@@ -27,12 +29,21 @@ fn over_seeds(run: impl Fn(u64)) {
     }
 }
 
+/// The same test with so many servers, on a network without faults and on one with them.
+fn on_both_networks(servers: usize, run: impl Fn(Lab)) {
+    over_seeds(|seed| run(Lab::new(seed, servers)));
+    println!("all seeds passed on a reliable network");
+    over_seeds(|seed| run(Lab::new(seed, servers).unreliable()));
+}
+
 /// A cluster as the course's tests see it. Servers are counted from zero.
 struct Lab {
     world: World,
     servers: usize,
     disconnected: BTreeSet<usize>,
     takes_snapshots: bool,
+    /// Bytes of all commands that some server took.
+    started_bytes: usize,
 }
 
 impl Lab {
@@ -46,7 +57,13 @@ impl Lab {
         let mut world = World::calm_with(seed, config);
         let ids: Vec<u64> = (1..=servers as u64).collect();
         world.bootstrap(&ids);
-        Self { world, servers, disconnected: BTreeSet::new(), takes_snapshots: false }
+        Self {
+            world,
+            servers,
+            disconnected: BTreeSet::new(),
+            takes_snapshots: false,
+            started_bytes: 0,
+        }
     }
 
     /// One in ten questions and answers gets lost, and they take up to 26 milliseconds.
@@ -127,6 +144,16 @@ impl Lab {
         self.rewire();
     }
 
+    fn disconnect_all(&mut self, servers: &[usize]) {
+        self.disconnected.extend(servers);
+        self.rewire();
+    }
+
+    fn connect_all(&mut self, servers: &[usize]) {
+        self.disconnected.retain(|server| !servers.contains(server));
+        self.rewire();
+    }
+
     fn rewire(&mut self) {
         self.world.network.heal();
         for &alone in &self.disconnected {
@@ -161,11 +188,24 @@ impl Lab {
 
     /// Gives a server a new command; says where it stands in the log, if the server believes to lead.
     fn start(&mut self, server: usize) -> Option<LogId> {
+        self.start_of(0, server)
+    }
+
+    /// The same with a command of at least so many bytes.
+    fn start_of(&mut self, bytes: usize, server: usize) -> Option<LogId> {
         let before = self.world.nodes[&id(server)].up()?.last();
-        let command = self.world.clients.commands(1);
+        let command = self.world.clients.command_of(bytes);
         self.world.step(id(server), command);
         let after = self.world.nodes[&id(server)].raft().last();
-        (after != before).then_some(after)
+        let started = (after != before).then_some(after);
+        self.started_bytes += if started.is_some() { bytes } else { 0 };
+        started
+    }
+
+    /// Gives the leader so many new commands at once. Returns where the last one stands.
+    fn start_many(&mut self, leader: usize, count: u64) -> LogId {
+        let started = (0..count).map(|_| self.start(leader).expect("it leads"));
+        started.last().expect("at least one")
     }
 
     /// How many servers have applied this very command.
@@ -178,11 +218,16 @@ impl Lab {
 
     /// One new command is applied by at least so many servers, within ten seconds. Returns where it stands.
     fn one(&mut self, expected: usize) -> Index {
+        self.one_of(0, expected)
+    }
+
+    /// The same with a command of at least so many bytes.
+    fn one_of(&mut self, bytes: usize, expected: usize) -> Index {
         let limit = self.world.now + 10 * SECOND;
         while self.world.now < limit {
             let connected: Vec<usize> =
                 self.all().filter(|&server| self.is_connected(server)).collect();
-            let started = connected.into_iter().find_map(|server| self.start(server));
+            let started = connected.into_iter().find_map(|server| self.start_of(bytes, server));
             if let Some(command) = started
                 && self.await_appliers(command, expected, 2 * SECOND)
             {
@@ -191,6 +236,12 @@ impl Lab {
             self.tick();
         }
         panic!("no agreement of {expected} servers within ten seconds");
+    }
+
+    fn one_after_another(&mut self, count: u64, expected: usize) {
+        for _ in 0..count {
+            self.one(expected);
+        }
     }
 
     fn await_appliers(&mut self, command: LogId, expected: usize, ticks: u64) -> bool {
@@ -218,6 +269,29 @@ impl Lab {
             }
         }
         panic!("nobody leads after five seconds");
+    }
+
+    /// Nobody of those who are connected leads.
+    fn check_no_leader(&self) {
+        for server in self.all().filter(|&server| self.is_connected(server)) {
+            let role = self.world.nodes[&id(server)].raft().status().role;
+            assert_ne!(role, RoleName::Leader, "server {server} leads without a majority");
+        }
+    }
+
+    /// The one term of all who are connected. Half a second is enough for everybody to hear of it.
+    fn check_terms(&mut self) -> u64 {
+        for _ in 0..SECOND / 2 {
+            let connected = self.all().filter(|&server| self.is_connected(server));
+            let terms: BTreeSet<u64> = connected
+                .map(|server| self.world.nodes[&id(server)].raft().hard_state().term.0)
+                .collect();
+            if let (Some(&term), 1) = (terms.first(), terms.len()) {
+                return term;
+            }
+            self.tick();
+        }
+        panic!("the servers do not agree on the term");
     }
 
     /// Bytes of the largest log on a disk.

@@ -3,15 +3,14 @@
 use raft::consensus::LogId;
 use rand::RngExt;
 
-use super::{Lab, SECOND, over_seeds};
+use super::{Lab, SECOND, on_both_networks, over_seeds};
 
 /// Looks at a command that was accepted, in ticks: after this long its client turns to the next one.
 const CLIENT_PATIENCE: u64 = SECOND * 38 / 100;
 
 #[test]
 fn persist1() {
-    over_seeds(|seed| {
-        let mut lab = Lab::new(seed, 3);
+    on_both_networks(3, |mut lab| {
         lab.one(3);
         lab.restart_all();
         lab.one(3);
@@ -39,8 +38,7 @@ fn persist1() {
 /// Five servers, of which other ones are down in each round.
 #[test]
 fn persist2() {
-    over_seeds(|seed| {
-        let mut lab = Lab::new(seed, 5);
+    on_both_networks(5, |mut lab| {
         for _ in 0..5 {
             lab.one(5);
             let leader = lab.check_one_leader();
@@ -68,8 +66,7 @@ fn persist2() {
 /// A leader and one follower crash while the other follower is cut off.
 #[test]
 fn persist3() {
-    over_seeds(|seed| {
-        let mut lab = Lab::new(seed, 3);
+    on_both_networks(3, |mut lab| {
         lab.one(3);
         let leader = lab.check_one_leader();
         let (follower, cut_off) = (lab.after(leader, 1), lab.after(leader, 2));
@@ -144,8 +141,7 @@ fn figure8_unreliable() {
 /// Five commands at a time, forty-nine times.
 #[test]
 fn unreliable_agree() {
-    over_seeds(|seed| {
-        let mut lab = Lab::new(seed, 5).unreliable();
+    on_both_networks(5, |mut lab| {
         for _ in 1..50 {
             for _ in 0..4 {
                 let leader = lab.all().find_map(|server| lab.start(server));

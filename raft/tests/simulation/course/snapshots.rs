@@ -1,6 +1,6 @@
 //! Part 3D: the log stays small, and who lacks what it dropped gets a snapshot.
 
-use super::{Lab, SNAPSHOT_INTERVAL, over_seeds};
+use super::{Lab, SNAPSHOT_INTERVAL, on_both_networks, over_seeds};
 
 /// No log on a disk is larger, in bytes of records, however many commands were applied.
 const MAX_LOG_BYTES: usize = 2000;
@@ -15,7 +15,7 @@ enum Victim {
 
 #[test]
 fn snapshot_basic() {
-    over_seeds(|seed| thirty_rounds(Lab::new(seed, 3), Victim::Lives));
+    on_both_networks(3, |lab| thirty_rounds(lab, Victim::Lives));
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn thirty_rounds(lab: Lab, fate: Victim) {
 /// All crash at once, again and again.
 #[test]
 fn snapshot_all_crash() {
-    over_seeds(|seed| {
-        let mut lab = Lab::new(seed, 3).with_snapshots();
+    on_both_networks(3, |lab| {
+        let mut lab = lab.with_snapshots();
         lab.one(3);
         for _ in 0..5 {
             for _ in 0..SNAPSHOT_INTERVAL / 2 + lab.random(SNAPSHOT_INTERVAL) {
@@ -92,8 +92,8 @@ fn snapshot_all_crash() {
 /// A snapshot, and a restart with next to nothing in the log behind it.
 #[test]
 fn snapshot_init() {
-    over_seeds(|seed| {
-        let mut lab = Lab::new(seed, 3).with_snapshots();
+    on_both_networks(3, |lab| {
+        let mut lab = lab.with_snapshots();
         lab.one(3);
         for _ in 0..=SNAPSHOT_INTERVAL {
             lab.one(3);
