@@ -7,13 +7,16 @@
 #
 # What was found worth keeping stays in target/fuzz/found/TARGET and is the start of the next run. The corpora that the tests
 # replay (*/fuzz/corpus/TARGET) are made anew by MERGE=1: from themselves and from what was found, the smallest inputs with
-# the same coverage. An input that breaks a decoder is left in target/fuzz/broken; JOBS targets (2) run at a time.
+# the same coverage. An input that breaks a decoder is left in target/fuzz/broken. JOBS targets (2) run at a time, and RUNS
+# ends each after so many executions, if its time is not over before.
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 work=${CARGO_TARGET_DIR:-target}/fuzz
-packages=(raft)
+packages=(raft member state-machine)
+# Kept of each target besides its seeds, the shortest first.
+MOST_INPUTS=200
 # What `cargo fuzz` says to the compiler, without a sanitizer: nothing here is unsafe.
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -27,13 +30,13 @@ build() {
 }
 
 targets() { # PACKAGE
-  sed -n 's/^ *name: "\(.*\)",$/\1/p' "$1/tests/decoders/bodies/mod.rs"
+  sed -nE 's/^.*name: "([a-z_]+)",.*$/\1/p' "$1/tests/decoders/bodies/mod.rs"
 }
 
 package_of() { # TARGET
   local package
   for package in "${packages[@]}"; do
-    if targets "$package" | grep -qx "$1"; then
+    if targets "$package" | grep -x "$1" >/dev/null; then
       echo "$package"
       return
     fi
@@ -51,9 +54,12 @@ fuzz() { # SECONDS TARGET
     merge "$2" "$binary" "$corpus" "$found"
     return
   fi
-  TARGET=$2 "$binary" -max_total_time="$1" -max_len="${MAX_LEN:-8192}" -timeout=10 -rss_limit_mb=512 -print_final_stats=1 \
-    -artifact_prefix="$work/broken/$2-" "$found" "$corpus" >"$work/$2.log" 2>&1
-  local code=$? executions corpus_inputs
+  TARGET=$2 "$binary" -max_total_time="$1" -runs="${RUNS:--1}" -max_len="${MAX_LEN:-8192}" -timeout=10 -rss_limit_mb=512 -print_final_stats=1 \
+    -artifact_prefix="$work/broken/$2-" "$found" "$corpus" >"$work/$2.log" 2>&1 &
+  local process=$! code executions corpus_inputs
+  wait "$process"
+  code=$?
+  rm -rf "/dev/shm/decoders-$package-fuzz-$process" "${TMPDIR:-/tmp}/decoders-$package-fuzz-$process"
   executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/$2.log")
   corpus_inputs=$(find "$found" -type f | wc -l)
   printf '%-16s %12s executions, %6d inputs found, cover %s\n' "$2" "${executions:-?}" "$corpus_inputs" \
@@ -69,9 +75,9 @@ fuzz() { # SECONDS TARGET
 merge() { # TARGET BINARY CORPUS FOUND
   local small="$work/small/$1"
   rm -rf "$small" && mkdir -p "$small"
-  TARGET=$1 "$2" -set_cover_merge=1 -max_len=4096 -rss_limit_mb=512 "$small" "$3" "$4" >"$work/$1.log" 2>&1 || return 1
+  TARGET=$1 "$2" -set_cover_merge=1 -max_len=2048 -rss_limit_mb=512 "$small" "$3" "$4" >"$work/$1.log" 2>&1 || return 1
   find "$3" -type f ! -name 'seed-*' -delete
-  find "$small" -type f -size -4k -exec cp -t "$3" {} +
+  find "$small" -type f -printf '%s %p\n' | sort -n | head -n "$MOST_INPUTS" | cut -d ' ' -f 2 | xargs -r cp -t "$3"
   printf '%-16s %6d inputs kept\n' "$1" "$(find "$3" -type f | wc -l)"
 }
 

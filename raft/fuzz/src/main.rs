@@ -10,6 +10,8 @@ use libfuzzer_sys::fuzz_target;
 mod bodies;
 #[path = "../../../state-machine/tests/decoders/harness.rs"]
 mod harness;
+#[path = "../../../state-machine/tests/decoders/scratch.rs"]
+mod scratch;
 #[path = "../../tests/support/simulated_disk.rs"]
 mod simulated_disk;
 #[path = "../../tests/support/mod.rs"]

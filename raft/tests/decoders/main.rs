@@ -8,6 +8,8 @@ mod bodies;
 mod harness;
 #[path = "../../../state-machine/tests/decoders/replay.rs"]
 mod replay;
+#[path = "../../../state-machine/tests/decoders/scratch.rs"]
+mod scratch;
 #[path = "../support/simulated_disk.rs"]
 mod simulated_disk;
 #[path = "../support/mod.rs"]
@@ -17,4 +19,5 @@ mod support;
 #[test]
 fn the_corpora_harm_nothing() {
     replay::replay(env!("CARGO_MANIFEST_DIR").as_ref(), bodies::TARGETS);
+    scratch::clean_up();
 }

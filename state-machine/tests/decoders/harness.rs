@@ -19,6 +19,7 @@ pub(crate) struct Target {
     /// Memory that it may take for each byte of the input: what a message claims of itself must cost nothing.
     pub(crate) factor: usize,
     /// Inputs to begin with, each of which means something.
+    #[allow(dead_code, reason = "for the tests")]
     pub(crate) seeds: fn() -> Vec<Vec<u8>>,
 }
 

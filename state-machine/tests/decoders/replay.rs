@@ -41,7 +41,7 @@ pub(crate) fn replay(package: &Path, targets: &[Target]) {
     let names = fs::read_dir(&corpora).unwrap().map(|entry| entry.unwrap().file_name());
     for name in names {
         let is_known = targets.iter().any(|target| name == target.name);
-        assert!(is_known, "nothing decodes the corpus {name:?}");
+        assert!(is_known, "nothing decodes the corpus {}", name.display());
     }
 }
 

@@ -92,8 +92,12 @@ fn request_arrives(victim: &mut Victim, beside: Beside, request: PeerServiceRequ
             Some(append) => (request.term, Message::Append(append)),
             None => return false,
         },
-        PeerServiceRequest::PreVote { request } => (request.term, Message::PreVote(request.request)),
-        PeerServiceRequest::RequestVote { request } => (request.term, Message::Vote(request.request)),
+        PeerServiceRequest::PreVote { request } => {
+            (request.term, Message::PreVote(request.request))
+        }
+        PeerServiceRequest::RequestVote { request } => {
+            (request.term, Message::Vote(request.request))
+        }
         PeerServiceRequest::TimeoutNow { term } => (term, Message::TimeoutNow),
         PeerServiceRequest::InstallSnapshot { request } => {
             (request.term, Message::InstallSnapshot(request.meta))
@@ -140,8 +144,12 @@ fn answer_arrives(victim: &mut Victim, beside: Beside, answer: PeerServiceRespon
         PeerServiceResponse::AppendEntries(reply) => {
             (reply.term, Message::AppendResponse(reply.response))
         }
-        PeerServiceResponse::PreVote(reply) => (reply.term, Message::PreVoteResponse(reply.response)),
-        PeerServiceResponse::RequestVote(reply) => (reply.term, Message::VoteResponse(reply.response)),
+        PeerServiceResponse::PreVote(reply) => {
+            (reply.term, Message::PreVoteResponse(reply.response))
+        }
+        PeerServiceResponse::RequestVote(reply) => {
+            (reply.term, Message::VoteResponse(reply.response))
+        }
         PeerServiceResponse::InstallSnapshot(reply) => {
             (reply.term, Message::SnapshotResponse(reply.response))
         }
@@ -180,7 +188,13 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
     let ballot = Ballot { term: Term(5), request: VoteRequest { last: id(1, 1), transfer: false } };
     let (bytes, remaining_ms) = (Bytes::from_static(b"PUT a b"), 500);
     let batch = vec![
-        Forward::Submit { session: 1, sequence: 2, acked_below: 1, command: bytes.clone(), remaining_ms },
+        Forward::Submit {
+            session: 1,
+            sequence: 2,
+            acked_below: 1,
+            command: bytes.clone(),
+            remaining_ms,
+        },
         Forward::OpenSession { remaining_ms, ttl_ms: 9000 },
         Forward::Query { query: bytes.clone(), remaining_ms },
         Forward::Operate { operation: Operation::Snapshot { node: 0 }, remaining_ms },

@@ -1,13 +1,16 @@
 //! Messages of tarpc in postcard, as a connection has them once its hellos are done.
 
+#![allow(dead_code, reason = "each crate needs a part of it")]
+
 use std::pin::Pin;
 
 use bytes::BytesMut;
-use raft::rpc::wire::Codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tarpc::tokio_serde::Deserializer;
 use tarpc::{ClientMessage, Response};
+
+use super::Codec;
 
 /// Frames behind their lengths, as on the wire; what is cut off at the end is the last one.
 pub(crate) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
