@@ -15,7 +15,7 @@ cd "${BASH_SOURCE[0]%/*}/.." || exit 1
 host=$(rustc -vV | sed -n 's/^host: //p')
 work=${CARGO_TARGET_DIR:-target}/fuzz
 packages=(raft member state-machine)
-# Kept of each target besides its seeds, the shortest first.
+# Kept of each target besides its seeds (seed-*) and what once broke it (case-*), the shortest first.
 MOST_INPUTS=200
 # What `cargo fuzz` says to the compiler, without a sanitizer: nothing here is unsafe.
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -76,7 +76,7 @@ merge() { # TARGET BINARY CORPUS FOUND
   local small="$work/small/$1"
   rm -rf "$small" && mkdir -p "$small"
   TARGET=$1 "$2" -set_cover_merge=1 -max_len=2048 -rss_limit_mb=512 "$small" "$3" "$4" >"$work/$1.log" 2>&1 || return 1
-  find "$3" -type f ! -name 'seed-*' -delete
+  find "$3" -type f ! -name 'seed-*' ! -name 'case-*' -delete
   find "$small" -type f -printf '%s %p\n' | sort -n | head -n "$MOST_INPUTS" | cut -d ' ' -f 2 | xargs -r cp -t "$3"
   printf '%-16s %6d inputs kept\n' "$1" "$(find "$3" -type f | wc -l)"
 }

@@ -79,7 +79,7 @@ fn load_file(bytes: &[u8]) -> Result<Loaded<Flags>, SettingError> {
 }
 
 pub(crate) fn settings_seeds() -> Vec<Vec<u8>> {
-    let printed = load::<Flags>(["member"]).unwrap().print().unwrap();
+    let printed = load::<Flags>(["member", "--name=one"]).unwrap().print().unwrap();
     let key = "0123456789abcdef".repeat(4);
     let few = format!("seed = [\"host:6001\"]\nport_base = 7000\ngossip_key = \"{key}\"\n");
     vec![printed.into_bytes(), few.into_bytes(), Vec::new()]

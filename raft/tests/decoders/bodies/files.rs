@@ -72,8 +72,7 @@ fn load_file(bytes: &[u8]) -> Result<Loaded<Settings>, SettingError> {
 }
 
 pub(crate) fn settings_seeds() -> Vec<Vec<u8>> {
-    let arguments = [OsString::from("raft")];
-    let printed = load::<Settings>(arguments).unwrap().print().unwrap();
+    let printed = load::<Settings>(["raft", "--name=one"]).unwrap().print().unwrap();
     let few = "preset = \"original\"\nport_base = 7000\nbind = \"0.0.0.0\"\nname = \"one\"\n";
     vec![printed.into_bytes(), few.as_bytes().to_vec(), Vec::new()]
 }

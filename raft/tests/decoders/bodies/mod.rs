@@ -50,7 +50,13 @@ pub(crate) const TARGETS: &[Target] = &[
         seeds: contracts::member_answer_seeds,
         ..MESSAGE
     },
-    Target { name: "wal_directory", run: wal::directory, seeds: wal::seeds, ..REPLICA },
+    Target {
+        name: "wal_directory",
+        run: wal::directory,
+        seeds: wal::seeds,
+        fixed_bytes: 4 << 20,
+        ..REPLICA
+    },
     Target { name: "snapshot_file", run: snapshots::file, seeds: snapshots::file_seeds, ..REPLICA },
     Target {
         name: "snapshot_pieces",

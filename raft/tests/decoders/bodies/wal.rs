@@ -16,6 +16,10 @@ const DIR: &str = "/wal";
 const RESEALED: u8 = 1;
 /// Bytes of a file's description: number, length in sectors, bytes that follow.
 const DESCRIPTION_BYTES: usize = 5;
+/// The disk in memory is copied many times: what the input says of it is bounded.
+const MAX_SECTORS: usize = 16;
+/// Likewise.
+const MAX_FILES: usize = 8;
 
 fn open(
     disk: &Arc<SimulatedDisk>,
@@ -99,13 +103,16 @@ fn check_place(damage: &Damage, disk: &SimulatedDisk) {
 
 fn unpack(mut bytes: &[u8], resealed: bool) -> Arc<SimulatedDisk> {
     let disk = SimulatedDisk::new();
-    while let Some((description, rest)) = bytes.split_first_chunk::<DESCRIPTION_BYTES>() {
+    for _ in 0..MAX_FILES {
+        let Some((description, rest)) = bytes.split_first_chunk::<DESCRIPTION_BYTES>() else {
+            break;
+        };
         let [number, sectors, _, low, high] = *description;
         let length = usize::from(u16::from_le_bytes([low, high])).min(rest.len());
         let (content, rest) = rest.split_at(length);
         bytes = rest;
         let mut file = content.to_vec();
-        file.resize(content.len().max(usize::from(sectors) * SECTOR_BYTES), 0);
+        file.resize(content.len().max(usize::from(sectors).min(MAX_SECTORS) * SECTOR_BYTES), 0);
         if resealed {
             file.chunks_exact_mut(SECTOR_BYTES).enumerate().for_each(reseal);
         }
