@@ -12,6 +12,9 @@
 //! It is replaced as a whole: temporary file, sync, rename, sync of the directory. `data/member/lock` keeps a second
 //! process out while we hold it.
 
+#[cfg(test)]
+mod crash_tests;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -111,14 +114,7 @@ impl Store {
     /// # Errors
     /// When the file cannot be read or is damaged.
     pub fn load(&self) -> Result<Option<Saved>, StoreError> {
-        let path = self.path();
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StoreError::Unwritable { path, source }),
-        };
-        let damaged = |reason: &str| StoreError::Damaged { path, reason: reason.to_owned() };
-        decode(&bytes).map(Some).map_err(damaged)
+        load(&RealDisk, &self.directory)
     }
 
     /// Replaces what was saved; durable when it returns. Blocks on the disk.
@@ -126,20 +122,63 @@ impl Store {
     /// # Errors
     /// When the directory is not writable; the old file is intact then.
     pub fn save(&self, saved: &Saved) -> Result<(), StoreError> {
-        let temporary = self.directory.join("identity.tmp");
-        let replace = || -> io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&encode(saved))?;
-            file.sync_all()?;
-            fs::rename(&temporary, self.path())?;
-            File::open(&self.directory)?.sync_all()
-        };
-        replace().map_err(|source| StoreError::Unwritable { path: self.path(), source })
+        replace(&RealDisk, &self.directory, saved)
+            .map_err(|source| StoreError::Unwritable { path: path(&self.directory), source })
+    }
+}
+
+/// What the file asks of a disk. Tests bring one that loses what was not synced.
+trait Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Makes or replaces a file, and syncs it, but not its name.
+    fn write_synced(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+}
+
+struct RealDisk;
+
+impl Disk for RealDisk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.join("identity")
+    fn write_synced(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
     }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
+    }
+}
+
+fn path(directory: &Path) -> PathBuf {
+    directory.join("identity")
+}
+
+fn load(disk: &impl Disk, directory: &Path) -> Result<Option<Saved>, StoreError> {
+    let path = path(directory);
+    let bytes = match disk.read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StoreError::Unwritable { path, source }),
+    };
+    let damaged = |reason: &str| StoreError::Damaged { path, reason: reason.to_owned() };
+    decode(&bytes).map(Some).map_err(damaged)
+}
+
+fn replace(disk: &impl Disk, directory: &Path, saved: &Saved) -> io::Result<()> {
+    let temporary = directory.join("identity.tmp");
+    disk.write_synced(&temporary, &encode(saved))?;
+    disk.rename(&temporary, &path(directory))?;
+    disk.sync_directory(directory)
 }
 
 fn encode(saved: &Saved) -> Vec<u8> {
@@ -191,7 +230,7 @@ mod tests {
         let store = Store::open(directory.path()).unwrap();
         let whole = encode(&saved());
         let refused = |bytes: &[u8]| {
-            fs::write(store.path(), bytes).unwrap();
+            fs::write(path(&store.directory), bytes).unwrap();
             matches!(store.load(), Err(StoreError::Damaged { .. }))
         };
         for bit in 0..whole.len() * 8 {

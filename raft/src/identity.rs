@@ -4,15 +4,18 @@
 //! start, and the cluster id is filled in once, by founding a cluster or by being taken into one. It is one line of
 //! JSON with a checksum, replaced as a whole (temporary file, sync, rename, sync of the directory).
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::consensus::NodeId;
+use crate::wal::{Disk, RealDisk};
 
 const FORMAT: u32 = 1;
+/// Longer than any identity.
+const MAX_FILE_BYTES: u64 = 4096;
 /// File that says that the node has left its cluster.
 const LEFT_MARK: &str = "left";
 
@@ -89,11 +92,18 @@ pub struct Identity {
 }
 
 /// The data directory of this process: held by its lock until dropped, and the only writer of the identity.
-#[derive(Debug)]
 pub struct DataDir {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     identity: Identity,
-    _lock: File,
+    _lock: Box<dyn Send>,
+}
+
+impl std::fmt::Debug for DataDir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("DataDir");
+        debug.field("path", &self.path).field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,27 +123,37 @@ impl DataDir {
     /// # Errors
     /// See [`IdentityError`].
     pub fn open(path: &Path) -> Result<Self, IdentityError> {
+        Self::open_on(Arc::new(RealDisk), path)
+    }
+
+    /// The same on another disk.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, IdentityError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| IdentityError::Io { path, source }
         };
-        fs::create_dir_all(path).map_err(failed(path))?;
+        disk.create_dir(path).map_err(failed(path))?;
         let lock_path = path.join("lock");
-        let lock = File::create(&lock_path).map_err(failed(&lock_path))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_held| IdentityError::Locked { path: lock_path })?;
+        let lock = disk.lock(&lock_path).map_err(|error| {
+            let is_held = error.kind() == io::ErrorKind::WouldBlock;
+            if is_held {
+                IdentityError::Locked { path: lock_path }
+            } else {
+                failed(&lock_path)(error)
+            }
+        })?;
         let file = path.join("identity");
-        let identity = match fs::read_to_string(&file) {
-            Ok(text) => {
-                parse(&text).map_err(|what| IdentityError::Damaged { path: file.clone(), what })?
+        let identity = match read(&*disk, &file) {
+            Ok(bytes) => {
+                parse(&bytes).map_err(|what| IdentityError::Damaged { path: file.clone(), what })?
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => first_identity(),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(IdentityError::Damaged { path: file, what: error.to_string() });
-            }
             Err(error) => return Err(failed(&file)(error)),
         };
-        let data_dir = Self { path: path.to_owned(), identity, _lock: lock };
+        let data_dir = Self { disk, path: path.to_owned(), identity, _lock: lock };
         if identity.boot > 0 && !data_dir.holds_log() {
             return Err(IdentityError::LogMissing { path: file, node: identity.node });
         }
@@ -157,10 +177,8 @@ impl DataDir {
 
     fn holds_log(&self) -> bool {
         // The log's lock file and prepared segments stay behind when somebody removes its segments.
-        let is_segment = |file: fs::DirEntry| {
-            Path::new(&file.file_name()).extension().is_some_and(|e| e == "wal")
-        };
-        fs::read_dir(self.wal()).is_ok_and(|mut files| files.any(|file| file.is_ok_and(is_segment)))
+        let is_segment = |name: &String| Path::new(name).extension().is_some_and(|e| e == "wal");
+        self.disk.list(&self.wal()).is_ok_and(|names| names.iter().any(is_segment))
     }
 
     /// Counts this start, once the log is there: from now on an identity without a log is refused. `log_is_blank` says
@@ -183,17 +201,17 @@ impl DataDir {
     /// The directory cannot be written.
     pub fn note_left(&self) -> Result<(), IdentityError> {
         let path = self.path.join(LEFT_MARK);
-        File::create(&path).map(drop).map_err(|source| IdentityError::Io { path, source })
+        match self.disk.create(&path) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(IdentityError::Io { path, source })
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn forget_left(&self) -> Result<(), IdentityError> {
         let path = self.path.join(LEFT_MARK);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(IdentityError::Io { path, source })
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
+        remove(&*self.disk, &path).map_err(|source| IdentityError::Io { path, source })
     }
 
     /// Makes a new cluster with this node as its first.
@@ -234,15 +252,33 @@ impl DataDir {
         let temporary = self.path.join("identity.new");
         let file = self.path.join("identity");
         let write = || -> io::Result<()> {
-            let mut out = File::create(&temporary)?;
-            out.write_all(print(&identity).as_bytes())?;
-            out.sync_all()?;
-            fs::rename(&temporary, &file)?;
-            File::open(&self.path)?.sync_all()
+            remove(&*self.disk, &temporary)?;
+            let out = self.disk.create(&temporary)?;
+            out.write_at(print(&identity).as_bytes(), 0)?;
+            out.sync_data()?;
+            self.disk.rename(&temporary, &file)?;
+            self.disk.sync_dir(&self.path)
         };
         write().map_err(|source| IdentityError::Io { path: file.clone(), source })?;
         self.identity = identity;
         Ok(())
+    }
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    // The file is one line; what is longer was not written here, and a part of it shows that too.
+    let bytes = file.size_bytes()?.min(MAX_FILE_BYTES);
+    let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+    file.read_at(&mut buffer, 0)?;
+    Ok(buffer)
+}
+
+/// Removes a file, if it is there.
+fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -282,8 +318,8 @@ fn print(identity: &Identity) -> String {
     serde_json::to_string(&stored).expect("plain values are printable") + "\n"
 }
 
-fn parse(text: &str) -> Result<Identity, String> {
-    let stored: Stored = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn parse(bytes: &[u8]) -> Result<Identity, String> {
+    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if stored.format != FORMAT {
         return Err(format!(
             "format {} is not {FORMAT}, the one this version knows",
@@ -305,6 +341,8 @@ fn parse(text: &str) -> Result<Identity, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn with_log(dir: &Path) {
@@ -370,8 +408,7 @@ mod tests {
         for bit in 0..whole.len() * 8 {
             let mut damaged = whole.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            let read = String::from_utf8(damaged).map_err(|error| error.to_string());
-            if let Ok(read) = read.and_then(|text| parse(&text)) {
+            if let Ok(read) = parse(&damaged) {
                 assert_eq!(read, identity, "bit {bit}");
             }
         }

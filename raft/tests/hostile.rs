@@ -13,13 +13,10 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use raft::consensus::{
     AppendOutcome, AppendRequest, AppendResponse, Entry, Envelope, Index, Input, LogId, Membership,
-    MembershipChange, Message, NodeId, NodeInfo, Output, Payload, Proposal, ProposalId, ReadId,
-    SnapshotMeta, SnapshotResponse, Term, Token, VoteRequest, VoteResponse, check_snapshot,
+    MembershipChange, Message, NodeId, NodeInfo, Payload, Proposal, ProposalId, ReadId,
+    SnapshotMeta, SnapshotResponse, Term, Token, VoteRequest, VoteResponse,
 };
-use support::node::Node;
-use support::{membership, quick_config};
-
-const ME: NodeId = NodeId(1);
+use support::victim::{ME, Victim};
 
 /// What happens to the replica.
 #[derive(Clone, Debug)]
@@ -189,101 +186,15 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The replica, what it has sent last, and the last snapshot that it was offered.
-struct Victim {
-    node: Node,
-    sent: Vec<Envelope>,
-    offered: Option<SnapshotMeta>,
-}
-
-impl Victim {
-    fn new() -> Self {
-        let mut victim =
-            Self { node: Node::new(quick_config(ME, 7)), sent: Vec::new(), offered: None };
-        victim.step(Input::Bootstrap(membership(&[1, 2, 3], &[])));
-        victim
-    }
-
-    fn act(&mut self, act: Act) {
-        match act {
-            Act::Step(input) => self.step(input),
-            Act::Lie(from, body) => {
-                let term = self.node.raft().hard_state().term;
-                self.step(Input::Message(Envelope { from, to: ME, term, token: Token(0), body }));
-            }
-            Act::Friends => self.friends(),
-            Act::Sync(batches) => self.sync(batches),
-            Act::Crash(surviving) => {
-                self.node.crash(surviving);
-                self.node.start();
-            }
-            Act::TakeSnapshot(compact_to) => {
-                if let Some(meta) = self.node.take_snapshot() {
-                    self.step(Input::SnapshotTaken { meta, compact_to: Index(compact_to) });
-                }
-            }
-            Act::SnapshotArrives => {
-                if let Some(meta) = self.offered.take() {
-                    self.node.disk.store_snapshot(meta.clone());
-                    self.step(Input::SnapshotReceived(meta));
-                }
-            }
-        }
-    }
-
-    fn step(&mut self, input: Input) {
-        if let Input::Message(Envelope { body: Message::InstallSnapshot(meta), term, .. }) = &input
-            && check_snapshot(meta, *term).is_ok()
-        {
-            self.offered = Some(meta.clone());
-        }
-        let committed = self.node.raft().commit_index();
-        let before = self.node.raft().term_at(committed);
-        let output: Output = self.node.step(input);
-        if let Some(meta) = self.node.raft().snapshot().cloned() {
-            self.node.disk.store_snapshot(meta);
-        }
-        let raft = self.node.raft();
-        assert!(raft.commit_index() >= committed, "the commit index fell");
-        let after = raft.term_at(committed);
-        assert!(after.is_none() || after == before, "a committed entry changed");
-        self.sent.extend(output.messages);
-    }
-
-    fn sync(&mut self, batches: usize) {
-        if let Some((synced, released)) = self.node.sync(batches) {
-            self.sent.extend(released);
-            self.step(synced);
-        }
-    }
-
-    fn friends(&mut self) {
-        for envelope in std::mem::take(&mut self.sent) {
-            let body = match envelope.body {
-                Message::PreVote(_) => Message::PreVoteResponse(VoteResponse {
-                    asked_term: envelope.term.next(),
-                    granted: true,
-                }),
-                Message::Vote(_) => {
-                    Message::VoteResponse(VoteResponse { asked_term: envelope.term, granted: true })
-                }
-                Message::Append(request) => {
-                    let match_index = Index(request.prev.index.0 + request.entries.len() as u64);
-                    let outcome = AppendOutcome::Accepted { match_index };
-                    Message::AppendResponse(AppendResponse { outcome, read_seq: request.read_seq })
-                }
-                Message::InstallSnapshot(meta) => {
-                    Message::SnapshotResponse(SnapshotResponse { installed: Some(meta.last) })
-                }
-                Message::PreVoteResponse(_)
-                | Message::VoteResponse(_)
-                | Message::AppendResponse(_)
-                | Message::SnapshotResponse(_)
-                | Message::TimeoutNow => continue,
-            };
-            let (from, to, term) = (envelope.to, envelope.from, envelope.term);
-            self.step(Input::Message(Envelope { from, to, term, token: Token(0), body }));
-        }
+fn carry_out(victim: &mut Victim, act: Act) {
+    match act {
+        Act::Step(input) => victim.step(input),
+        Act::Lie(from, body) => victim.is_told_by(from, body),
+        Act::Friends => victim.friends(),
+        Act::Sync(batches) => victim.sync(batches),
+        Act::Crash(surviving) => victim.crash(surviving),
+        Act::TakeSnapshot(compact_to) => victim.take_snapshot(Index(compact_to)),
+        Act::SnapshotArrives => victim.receive_snapshot(),
     }
 }
 
@@ -294,7 +205,7 @@ proptest! {
     fn arbitrary_messages_never_panic_nor_undo_a_commit(acts in vec(act(), 1..120)) {
         let mut victim = Victim::new();
         for act in acts {
-            victim.act(act);
+            carry_out(&mut victim, act);
         }
     }
 }

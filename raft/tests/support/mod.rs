@@ -6,6 +6,7 @@
 pub mod disk;
 pub mod node;
 pub mod print;
+pub mod victim;
 
 use std::collections::BTreeMap;
 

@@ -26,6 +26,23 @@ pub(crate) enum Fault {
     NoSpace,
 }
 
+/// What becomes of a sector, or of a change of a name or length, that was not synced when the power failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is on the disk.
+    Kept,
+    /// It is not.
+    Lost,
+    /// So many bytes of it are, as on a disk that breaks its promise. A change of a name or length is kept.
+    Torn(usize),
+}
+
+impl From<bool> for Fate {
+    fn from(kept: bool) -> Self {
+        if kept { Self::Kept } else { Self::Lost }
+    }
+}
+
 /// A disk; clones of the `Arc` are views of the same one.
 pub(crate) struct SimulatedDisk {
     state: Arc<Mutex<State>>,
@@ -96,8 +113,23 @@ impl SimulatedDisk {
 
     /// The disk after a power cut now. `keeps` is asked for each sector and each change of a name or length that was
     /// not synced.
-    pub(crate) fn power_cut(&self, keeps: impl FnMut() -> bool) -> Arc<Self> {
-        Self::with(self.state().clone().power_cut(keeps))
+    pub(crate) fn power_cut(&self, mut keeps: impl FnMut() -> bool) -> Arc<Self> {
+        self.power_cut_by(|| keeps().into())
+    }
+
+    /// The same, where sectors may be torn.
+    pub(crate) fn power_cut_by(&self, fate: impl FnMut() -> Fate) -> Arc<Self> {
+        Self::with(self.state().clone().power_cut(fate))
+    }
+
+    /// Sectors and changes of names and lengths whose fate is open: of so many a power cut asks.
+    pub(crate) fn unsynced(&self) -> usize {
+        let mut asked = 0;
+        self.power_cut(|| {
+            asked += 1;
+            true
+        });
+        asked
     }
 
     /// From now on, keep the state after each operation.
@@ -188,14 +220,14 @@ impl SimulatedDisk {
 }
 
 impl State {
-    fn power_cut(mut self, mut keeps: impl FnMut() -> bool) -> Self {
+    fn power_cut(mut self, mut fate: impl FnMut() -> Fate) -> Self {
         for change in std::mem::take(&mut self.name_changes) {
-            if keeps() {
+            if fate() != Fate::Lost {
                 apply_name(&mut self.durable_names, &change);
             }
         }
         for contents in self.files.values_mut() {
-            contents.power_cut(&mut keeps);
+            contents.power_cut(&mut fate);
         }
         let linked: BTreeSet<u64> = self.durable_names.values().copied().collect();
         self.files.retain(|id, _| linked.contains(id));
@@ -280,18 +312,23 @@ fn apply_name(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
 }
 
 impl Contents {
-    fn power_cut(&mut self, keeps: &mut impl FnMut() -> bool) {
+    fn power_cut(&mut self, fate: &mut impl FnMut() -> Fate) {
         let lost = std::mem::take(&mut self.forgotten);
         for change in lost.into_iter().chain(std::mem::take(&mut self.pending)) {
             match change {
-                Change::Resize(bytes) if keeps() => self.durable.resize(bytes, 0),
+                Change::Resize(bytes) if fate() != Fate::Lost => self.durable.resize(bytes, 0),
                 Change::Resize(_) => {}
                 Change::Write { offset, bytes } => {
                     for (sector, at) in
                         bytes.chunks(SECTOR_BYTES).zip((offset..).step_by(SECTOR_BYTES))
                     {
-                        if keeps() {
-                            write(&mut self.durable, at, sector);
+                        match fate() {
+                            Fate::Kept => write(&mut self.durable, at, sector),
+                            Fate::Torn(bytes) => {
+                                let bytes = bytes.min(sector.len());
+                                write(&mut self.durable, at, &sector[..bytes]);
+                            }
+                            Fate::Lost => {}
                         }
                     }
                 }

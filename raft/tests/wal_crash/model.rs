@@ -84,7 +84,7 @@ impl Model {
     }
 
     /// Describes the log at one of its entries, or at its base.
-    fn describe(&self, last: LogId) -> SnapshotMeta {
+    pub(crate) fn describe(&self, last: LogId) -> SnapshotMeta {
         let up_to = |entry: &&Entry| entry.id.index <= last.index;
         let entries = self.entries.iter().filter(up_to).cloned().collect();
         let (membership_index, membership) = Self { entries, ..self.clone() }.membership();

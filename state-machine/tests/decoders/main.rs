@@ -1,0 +1,16 @@
+//! Every decoder of others' bytes that the machine's side has, fed with the inputs that the fuzzer has found worth keeping
+//! (`state-machine/fuzz`).
+
+#![expect(clippy::unwrap_used, reason = "here a failed unwrap is a failed test")]
+
+mod bodies;
+mod harness;
+mod replay;
+mod scratch;
+
+/// One test: the memory that a decoder takes is counted in the whole process.
+#[test]
+fn the_corpora_harm_nothing() {
+    replay::replay(env!("CARGO_MANIFEST_DIR").as_ref(), bodies::TARGETS);
+    scratch::clean_up();
+}
