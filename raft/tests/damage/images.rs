@@ -1,6 +1,7 @@
 //! Power cuts at every operation, with every kind of loss.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use raft::continuity::join;
@@ -122,6 +123,10 @@ fn check(disk: &Arc<SimulatedDisk>, allowed: &Allowed<'_>, kind: &'static str, t
     }
 }
 
+fn is_a(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|its| its == extension)
+}
+
 /// What the operations of a workload were.
 fn count_operations(disk: &SimulatedDisk, tally: &mut Tally) {
     let trace = disk.trace();
@@ -129,10 +134,10 @@ fn count_operations(disk: &SimulatedDisk, tally: &mut Tally) {
     for operation in &trace {
         let kind = match operation.split_once(' ').unwrap() {
             ("write", path) if path.starts_with("/wal") => "operations: log written",
-            ("rename", path) if path.ends_with(".wal") => "operations: segment begun",
+            ("rename", path) if is_a(path, "wal") => "operations: segment begun",
             ("rename", path) if path.contains("next-") => "operations: segment to be used again",
-            ("rename", path) if path.ends_with(".snapshot") => "operations: snapshot published",
-            ("rename", path) if path.ends_with(".damaged") => "operations: snapshot set aside",
+            ("rename", path) if is_a(path, "snapshot") => "operations: snapshot published",
+            ("rename", path) if is_a(path, "damaged") => "operations: snapshot set aside",
             ("rename", "/identity") => "operations: identity replaced",
             _ => "operations: others",
         };
@@ -150,7 +155,14 @@ fn count_acts(acts: &[(Act, State)], tally: &mut Tally) {
             {
                 tally.count("acts: log truncated");
             }
-            _ => tally.count("acts: others"),
+            Act::Boot
+            | Act::Found
+            | Act::FinishFounding
+            | Act::Log(_)
+            | Act::Rot
+            | Act::SetAside => {
+                tally.count("acts: others");
+            }
         }
     }
 }

@@ -39,9 +39,9 @@ pub(crate) fn open_identity(disk: &Arc<SimulatedDisk>) -> Result<DataDir, Refuse
 }
 
 pub(crate) fn open_log(disk: &Arc<SimulatedDisk>, seed: u64) -> Result<(Wal, Restored), Refused> {
-    log_model::open(disk, seed).map_err(|error| match error {
-        OpenError::Damaged(damage) => Refused::Log(damage),
-        error => panic!("{error}\n{:#?}", disk.trace()),
+    log_model::open(disk, seed).map_err(|error| {
+        let OpenError::Damaged(damage) = error else { panic!("{error}\n{:#?}", disk.trace()) };
+        Refused::Log(damage)
     })
 }
 

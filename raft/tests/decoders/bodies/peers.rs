@@ -53,7 +53,7 @@ fn propose(victim: &mut Victim, id: u64) {
 fn victim(role: u8) -> Victim {
     let mut victim = Victim::new();
     victim.sync(9);
-    if role % 3 > 0 {
+    if !role.is_multiple_of(3) {
         victim.step(Input::Campaign);
         victim.sync(9);
     }
@@ -132,14 +132,14 @@ pub(crate) fn answers(bytes: &[u8]) -> bool {
     for frame in frames(bytes) {
         let Some((id, answer)) = answer::<PeerServiceResponse>(frame) else { continue };
         let beside = Beside(id);
-        answer_arrives(&mut victim, beside, answer);
+        answer_arrives(&mut victim, beside, &answer);
         beside.happen_to(&mut victim);
         understood = true;
     }
     understood
 }
 
-fn answer_arrives(victim: &mut Victim, beside: Beside, answer: PeerServiceResponse) {
+fn answer_arrives(victim: &mut Victim, beside: Beside, answer: &PeerServiceResponse) {
     let (term, body) = match answer {
         PeerServiceResponse::AppendEntries(reply) => {
             (reply.term, Message::AppendResponse(reply.response))

@@ -34,7 +34,8 @@ use super::frames::{framed, request_frame};
 
 const CLUSTER: u128 = 5;
 /// A request that is dropped (malformed entries, say) gets no answer, and its connection lasts as long as the call.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Then this is awaited, far longer than an answer takes.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a hello before its checksum.
 const HELLO_BYTES: usize = 48;
 /// Where a hello says whom it expects.
@@ -131,7 +132,7 @@ fn answer(mut events: mpsc::Receiver<EntriesEvent>, id: NodeId) {
         } else if let EntriesEvent::Status(reply) = event {
             drop(reply.send(status(id)));
         } else if let EntriesEvent::PeerAsks { question, reply } = event
-            && let Some(answer) = answer_to(question)
+            && let Some(answer) = answer_to(&question)
         {
             drop(reply.send(answer));
         }
@@ -139,7 +140,7 @@ fn answer(mut events: mpsc::Receiver<EntriesEvent>, id: NodeId) {
 }
 
 /// Some answer of the right kind.
-fn answer_to(question: Envelope) -> Option<Envelope> {
+fn answer_to(question: &Envelope) -> Option<Envelope> {
     let asked_term = question.term;
     let vote = VoteResponse { asked_term, granted: false };
     let match_index = Index(0);
@@ -157,7 +158,8 @@ fn answer_to(question: Envelope) -> Option<Envelope> {
         | Message::SnapshotResponse(_)
         | Message::TimeoutNow => return None,
     };
-    Some(Envelope { from: question.to, to: question.from, body, ..question })
+    let Envelope { from, to, term, token, .. } = *question;
+    Some(Envelope { from: to, to: from, term, token, body })
 }
 
 fn status(id: NodeId) -> Status {
