@@ -1,3 +1,4 @@
 //! What shows that Outrigger can be believed. Nothing of it ships.
 
 pub mod history;
+pub mod nemesis;

@@ -41,7 +41,7 @@ pub(super) fn search(operations: &[&Operation], budget: &mut u64) -> Found {
             continue;
         }
         last = last.max(turn);
-        if !seen[turn].add(&state) {
+        if search.is_too_long(turn, &state) || !seen[turn].add(&state) {
             continue;
         }
         let Some(left) = budget.checked_sub(1) else { return Found::OutOfBudget };
@@ -140,6 +140,10 @@ struct Search {
     kinds: Vec<Kind>,
     /// Of a list, which only grows: what was read, as the hash of each of its beginnings.
     beginnings: Vec<Hash>,
+    /// Of a list: how long it can be at each turn, by what was seen of operations that began later.
+    longest: Vec<u64>,
+    /// How long a list was when an operation took effect, if that was seen.
+    lengths: Vec<Option<u64>>,
 }
 
 impl Search {
@@ -149,9 +153,15 @@ impl Search {
             Outcome::Refused { .. } | Outcome::Unknown => Step::new(&operation.call, None),
         };
         let steps: Vec<_> = operations.iter().map(step).collect();
-        let beginnings = beginnings_of_the_longest_read(operations, &steps);
         let (turns, kinds) = turns_and_kinds(operations, &steps);
-        Self { steps, turns, kinds, beginnings }
+        let lengths: Vec<_> = operations.iter().copied().map(length_seen).collect();
+        let is_list = steps.iter().all(|step| step.appends() || step.reads_only());
+        let (beginnings, longest) = if is_list {
+            (beginnings_of_the_longest_read(operations), longest_at(&turns, &lengths))
+        } else {
+            (Vec::new(), Vec::new())
+        };
+        Self { steps, turns, kinds, beginnings, longest, lengths }
     }
 
     fn take_what_changes_nothing(&self, turn: &Turn, state: &mut State) -> bool {
@@ -223,8 +233,17 @@ impl Search {
     fn apply(&self, step: &Step, before: Value) -> Option<Value> {
         let after = step.apply(before)?;
         let length = usize::try_from(after.length()).expect("a length in memory");
-        let fits = self.beginnings.get(length).is_none_or(|beginning| *beginning == after.hash());
-        fits.then_some(after)
+        let is_beginning = self.beginnings.get(length).is_none_or(|hash| *hash == after.hash());
+        is_beginning.then_some(after)
+    }
+
+    /// A list that is longer than it is seen by what has yet to take effect, cannot be.
+    fn is_too_long(&self, turn: usize, state: &State) -> bool {
+        let Some(longest) = self.longest.get(turn) else { return false };
+        let Place { value, ahead } = &state.place;
+        let still_open = self.turns[turn].open.iter().filter(|at| ahead.binary_search(at).is_err());
+        let seen = still_open.filter_map(|at| self.lengths[*at]);
+        value.length() > seen.fold(*longest, u64::min)
     }
 }
 
@@ -254,11 +273,7 @@ fn turns_and_kinds(operations: &[&Operation], steps: &[Step]) -> (Vec<Turn>, Vec
     (turns, kinds)
 }
 
-/// Empty unless all that was ever done to the key was to append and to read.
-fn beginnings_of_the_longest_read(operations: &[&Operation], steps: &[Step]) -> Vec<Hash> {
-    if !steps.iter().all(|step| step.appends() || step.reads_only()) {
-        return Vec::new();
-    }
+fn beginnings_of_the_longest_read(operations: &[&Operation]) -> Vec<Hash> {
     let reads = operations.iter().filter_map(|operation| match &operation.outcome {
         Outcome::Ok { answer: Answer::Value(Some(text)), .. } => Some(text.as_str()),
         Outcome::Ok { .. } | Outcome::Refused { .. } | Outcome::Unknown => None,
@@ -269,6 +284,32 @@ fn beginnings_of_the_longest_read(operations: &[&Operation], steps: &[Step]) -> 
         hashes.push(hashes[hashes.len() - 1].followed_by(&[byte]));
     }
     hashes
+}
+
+fn longest_at(turns: &[Turn], lengths: &[Option<u64>]) -> Vec<u64> {
+    let mut longest = u64::MAX;
+    let mut at = vec![u64::MAX; turns.len()];
+    for (turn, Turn { open, .. }) in turns.iter().enumerate().rev() {
+        at[turn] = longest;
+        // What is open here and was not before, began after the answer before.
+        let before = turn.checked_sub(1).map_or(&[][..], |before| &turns[before].open);
+        let begun = open.iter().filter(|operation| !before.contains(operation));
+        longest = begun.filter_map(|operation| lengths[*operation]).fold(longest, u64::min);
+    }
+    at
+}
+
+fn length_seen(operation: &Operation) -> Option<u64> {
+    let Outcome::Ok { answer, .. } = &operation.outcome else { return None };
+    match answer {
+        Answer::Value(value) => Some(value.as_ref().map_or(0, |value| value.len() as u64)),
+        Answer::Length(length) => Some(*length),
+        Answer::Applied
+        | Answer::Number(_)
+        | Answer::Swapped
+        | Answer::NotSwapped(_)
+        | Answer::Removed(_) => None,
+    }
 }
 
 /// States that were looked at, without those that another one makes unnecessary.
