@@ -32,38 +32,47 @@ pub(super) fn search(operations: &[&Operation], budget: &mut u64) -> Found {
     let search = Search::new(operations);
     let mut seen: Vec<Seen> = search.turns.iter().map(|_turn| Seen::default()).collect();
     let mut last = 0;
-    let mut todo = vec![Todo::first()];
-    while let Some(Todo { turn, mut state, behind_unknown }) = todo.pop() {
-        let Some(answer) = search.turns.get(turn) else { return Found::Order };
-        let changed = search.take_what_changes_nothing(answer, &mut state);
-        if remove(&mut state.place.ahead, answer.operation) {
-            todo.push(Todo { turn: turn + 1, state, behind_unknown: false });
-            continue;
+    let mut ways = vec![];
+    let mut next = Some(Way::first());
+    loop {
+        if let Some(mut way) = next {
+            search.answer_what_is_ahead(&mut way);
+            let Some(seen) = seen.get_mut(way.turn) else { return Found::Order };
+            last = last.max(way.turn);
+            if !search.is_too_long(&way) && seen.add(&way.state) {
+                let Some(left) = budget.checked_sub(1) else { return Found::OutOfBudget };
+                *budget = left;
+                ways.push(way);
+            }
         }
-        last = last.max(turn);
-        if search.is_too_long(turn, &state) || !seen[turn].add(&state) {
-            continue;
+        let Some(way) = ways.last_mut() else { break };
+        next = search.go_on(way);
+        if next.is_none() {
+            ways.pop();
         }
-        let Some(left) = budget.checked_sub(1) else { return Found::OutOfBudget };
-        *budget = left;
-        search.follow_all(turn, &state, behind_unknown && !changed, &mut todo);
     }
     Found::NoOrder { at: search.turns[last].operation }
 }
 
-/// A state to go on from.
-struct Todo {
+/// A state that was come to, and how far it was tried to go on from it.
+struct Way {
     /// Which answer comes next.
     turn: usize,
     state: State,
     /// The last to take effect was one of unknown outcome, and nothing was seen of it.
     behind_unknown: bool,
+    /// So many ways on were tried.
+    tried: usize,
 }
 
-impl Todo {
+impl Way {
     fn first() -> Self {
         let place = Place { value: Value::Absent, ahead: Vec::new() };
-        Self { turn: 0, state: State { place, needed: Vec::new() }, behind_unknown: false }
+        Self::new(0, State { place, needed: Vec::new() }, false)
+    }
+
+    fn new(turn: usize, state: State, behind_unknown: bool) -> Self {
+        Self { turn, state, behind_unknown, tried: 0 }
     }
 }
 
@@ -164,6 +173,20 @@ impl Search {
         Self { steps, turns, kinds, beginnings, longest, lengths }
     }
 
+    /// Passes all answers whose operations have taken effect.
+    fn answer_what_is_ahead(&self, way: &mut Way) {
+        while let Some(turn) = self.turns.get(way.turn) {
+            if self.take_what_changes_nothing(turn, &mut way.state) {
+                way.behind_unknown = false;
+            }
+            if !remove(&mut way.state.place.ahead, turn.operation) {
+                return;
+            }
+            way.turn += 1;
+            way.behind_unknown = false;
+        }
+    }
+
     fn take_what_changes_nothing(&self, turn: &Turn, state: &mut State) -> bool {
         let State { place: Place { value, ahead }, .. } = state;
         let before = ahead.len();
@@ -176,16 +199,30 @@ impl Search {
         ahead.len() > before
     }
 
-    /// The last one is the first to be tried: the answer that is to come, then what is open, then what is of unknown outcome.
-    fn follow_all(&self, turn: usize, state: &State, behind_unknown: bool, todo: &mut Vec<Todo>) {
-        let unknown = (0..self.kinds.len()).rev();
-        let unknown =
-            unknown.filter_map(|kind| self.follow_unknown(turn, state, kind, behind_unknown));
-        todo.extend(unknown.map(|state| Todo { turn, state, behind_unknown: true }));
-        let Turn { operation, open } = &self.turns[turn];
-        let known = open.iter().filter(|other| *other != operation).chain([operation]);
-        let known = known.filter_map(|&operation| self.follow(state, operation, behind_unknown));
-        todo.extend(known.map(|state| Todo { turn, state, behind_unknown: false }));
+    /// The next way on that is possible: first the operation whose answer is to come, then what is open, then what is of unknown outcome.
+    fn go_on(&self, way: &mut Way) -> Option<Way> {
+        let Way { turn, state, behind_unknown, tried } = way;
+        let Turn { operation, open } = &self.turns[*turn];
+        loop {
+            let at = *tried;
+            *tried += 1;
+            if at == 0 {
+                if let Some(state) = self.follow(state, *operation, *behind_unknown) {
+                    return Some(Way::new(*turn, state, false));
+                }
+            } else if let Some(other) = open.get(at - 1) {
+                if let Some(state) = self.follow(state, *other, *behind_unknown) {
+                    return Some(Way::new(*turn, state, false));
+                }
+            } else if at - 1 - open.len() < self.kinds.len() {
+                let kind = at - 1 - open.len();
+                if let Some(state) = self.follow_unknown(*turn, state, kind, *behind_unknown) {
+                    return Some(Way::new(*turn, state, true));
+                }
+            } else {
+                return None;
+            }
+        }
     }
 
     fn follow(&self, state: &State, operation: usize, behind_unknown: bool) -> Option<State> {
@@ -238,11 +275,12 @@ impl Search {
     }
 
     /// A list that is longer than it is seen by what has yet to take effect, cannot be.
-    fn is_too_long(&self, turn: usize, state: &State) -> bool {
-        let Some(longest) = self.longest.get(turn) else { return false };
-        let Place { value, ahead } = &state.place;
-        let still_open = self.turns[turn].open.iter().filter(|at| ahead.binary_search(at).is_err());
-        let seen = still_open.filter_map(|at| self.lengths[*at]);
+    fn is_too_long(&self, way: &Way) -> bool {
+        let Some(longest) = self.longest.get(way.turn) else { return false };
+        let Place { value, ahead } = &way.state.place;
+        let open = self.turns[way.turn].open.iter();
+        let still_open = open.filter(|operation| ahead.binary_search(operation).is_err());
+        let seen = still_open.filter_map(|operation| self.lengths[*operation]);
         value.length() > seen.fold(*longest, u64::min)
     }
 }

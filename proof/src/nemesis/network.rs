@@ -4,8 +4,8 @@ use super::tools::run;
 
 /// How much of what comes to a lossy node is lost.
 const LOSS: &str = "0.2";
-/// Some ten appends a second.
-const SLOW: &str = "rate 400kbit burst 8kb latency 300ms";
+/// Far less than the log grows by.
+const SLOW: &str = "rate 2mbit burst 16kb latency 300ms";
 
 /// A way into a node's network: the words to put before a command.
 #[derive(Debug, Clone)]

@@ -8,10 +8,10 @@ use super::fault::{Fault, Kind};
 use super::{Counts, Plan};
 use crate::history::{History, Tally, Verdict, Violation};
 
-/// Least numbers for each minute of a run with all kinds of faults.
+/// Least numbers of a run with all kinds of faults.
 const ANSWERED_A_MINUTE: u64 = 10_000;
-const LEADER_CHANGES_A_MINUTE: u64 = 5;
-const KILLS_A_MINUTE: u64 = 3;
+const LEADER_CHANGES: u64 = 5;
+const KILLS: u64 = 3;
 const MOST_UNKNOWN_PERCENT: usize = 20;
 const LEAST_KINDS: usize = 4;
 
@@ -108,14 +108,14 @@ impl Report {
                 thin.push(format!("thin: {number} {what}, at least {least} are wanted"));
             }
         };
-        least("answered operations", answered as u64, self.scaled(ANSWERED_A_MINUTE));
+        least(
+            "answered operations",
+            answered as u64,
+            ANSWERED_A_MINUTE * self.length.as_secs() / 60,
+        );
         if self.is_mixed {
-            least(
-                "leader changes",
-                self.counted("leader changes"),
-                self.scaled(LEADER_CHANGES_A_MINUTE),
-            );
-            least("kills", self.kills(), self.scaled(KILLS_A_MINUTE));
+            least("leader changes", self.counted("leader changes"), LEADER_CHANGES);
+            least("kills", self.kills(), KILLS);
             least("snapshot installs", self.counted("snapshot installs"), 1);
             least("configuration changes", self.counted("configuration changes"), 1);
             least("kinds of faults", self.faults.len() as u64, LEAST_KINDS as u64);
@@ -124,10 +124,6 @@ impl Report {
             thin.push(format!("thin: more than {MOST_UNKNOWN_PERCENT} % unknown outcomes"));
         }
         thin
-    }
-
-    fn scaled(&self, a_minute: u64) -> u64 {
-        a_minute * self.length.as_secs() / 60
     }
 
     fn counted(&self, what: &str) -> u64 {

@@ -9,7 +9,7 @@ use raft_client::{Client, Error, Options, Receipt, Swap};
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::Plan;
@@ -24,14 +24,19 @@ const KEYS_LAST: Duration = Duration::from_secs(20);
 const LISTS: u64 = 3;
 const COUNTERS: u64 = 3;
 const REGISTERS: u64 = 4;
-/// So that the log grows, and snapshots of it are taken.
+/// Most bytes that make a register's value longer.
 const PADDING: usize = 1000;
+/// Beside the history, so that the log soon begins later than at its first entry: who was away then needs a snapshot.
+const BALLAST_BYTES: usize = 128 << 10;
+const BALLAST_PAUSE: Duration = Duration::from_millis(50);
+const BALLAST_KEYS: u64 = 4;
 const LAST_READS: usize = 20;
 
 /// Load under way.
 pub(super) struct Workload {
     stop: watch::Sender<bool>,
     clients: JoinSet<Vec<Operation>>,
+    ballast: JoinHandle<()>,
     last: Reader,
 }
 
@@ -58,12 +63,14 @@ impl Workload {
             clients.spawn(user.run(stopping.clone()));
         }
         let last = Reader { client: client(endpoints, 0), number: plan.clients, began };
-        Self { stop, clients, last }
+        let ballast = tokio::spawn(load_ballast(client(endpoints, 0)));
+        Self { stop, clients, ballast, last }
     }
 
     /// Lets every client finish, and reads each key. The history, and the values in the end.
     pub(super) async fn finish(mut self) -> anyhow::Result<(History, BTreeMap<Key, String>)> {
         self.stop.send_replace(true);
+        self.ballast.abort();
         let mut history = History::default();
         while let Some(operations) = self.clients.join_next().await {
             operations?.into_iter().for_each(|operation| history.push(operation));
@@ -185,6 +192,16 @@ impl User {
             ) => Outcome::Unknown,
             Err(error @ Error::Misunderstood { .. }) => panic!("{call:?}: {error}"),
         }
+    }
+}
+
+async fn load_ballast(client: Client) {
+    let value = vec![b'b'; BALLAST_BYTES];
+    for number in 0.. {
+        let key = format!("ballast{}", number % BALLAST_KEYS);
+        // Whatever came of it.
+        let _outcome = client.put(key, value.clone()).await;
+        sleep(BALLAST_PAUSE).await;
     }
 }
 
