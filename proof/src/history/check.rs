@@ -7,14 +7,15 @@ use super::search::{Found, search};
 use super::witness::witness;
 use super::{Answer, Call, History, Key, Operation, Outcome};
 
-/// How many states are looked at, over all keys, before a check gives up.
+/// How many states are looked at, over all keys, before a check gives up. One that needs operations of unknown outcome counts once
+/// more for each kind of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit(pub u64);
 
 impl Default for Limit {
-    /// Some seconds and less than a gigabyte; a history of ten thousand operations needs about ten thousand.
+    /// Some seconds and less than a gigabyte; a history of ten thousand operations, a few of them unknown, needs some ten thousand.
     fn default() -> Self {
-        Self(2_000_000)
+        Self(20_000_000)
     }
 }
 

@@ -40,7 +40,9 @@ pub(super) fn search(operations: &[&Operation], budget: &mut u64) -> Found {
             let Some(seen) = seen.get_mut(way.turn) else { return Found::Order };
             last = last.max(way.turn);
             if !search.is_too_long(&way) && seen.add(&way.state) {
-                let Some(left) = budget.checked_sub(1) else { return Found::OutOfBudget };
+                let Some(left) = budget.checked_sub(way.state.cost()) else {
+                    return Found::OutOfBudget;
+                };
                 *budget = left;
                 ways.push(way);
             }
@@ -117,7 +119,14 @@ struct State {
     needed: Needed,
 }
 
-/// All of a state but what it cost.
+impl State {
+    /// What it takes of the budget, as of memory.
+    fn cost(&self) -> u64 {
+        1 + self.needed.len() as u64
+    }
+}
+
+/// All of a state but what was needed for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
     value: Value,

@@ -4,8 +4,8 @@ use super::search::{Found, search};
 use super::{Answer, Call, Operation, Outcome};
 
 /// For each try. A try that needs more is taken as one that failed: the witness stays larger, and true.
-const STATES_PER_TRY: u64 = 100_000;
-const TRIES: usize = 400;
+const STATES_PER_TRY: u64 = 1_000_000;
+const TRIES: usize = 200;
 
 /// The operations whose answers contradict each other; all others may be of unknown outcome, and there is still no order.
 /// `at`: the search came no further than to its answer.
