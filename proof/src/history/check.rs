@@ -7,14 +7,15 @@ use super::search::{Found, search};
 use super::witness::witness;
 use super::{Answer, Call, History, Key, Operation, Outcome};
 
-/// How many states are looked at, over all keys, before a check gives up.
+/// How many states are looked at, over all keys, before a check gives up. One that needs operations of unknown outcome counts once
+/// more for each kind of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit(pub u64);
 
 impl Default for Limit {
-    /// Some seconds and less than a gigabyte; a history of ten thousand operations needs about ten thousand.
+    /// Some seconds and less than a gigabyte; a history of ten thousand operations, a few of them unknown, needs some ten thousand.
     fn default() -> Self {
-        Self(2_000_000)
+        Self(20_000_000)
     }
 }
 
@@ -89,11 +90,11 @@ impl fmt::Display for Operation {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Put(value) => write!(f, "put {value:?}"),
-            Self::Append(text) => write!(f, "append {text:?}"),
+            Self::Put(value) => write!(f, "put {}", Text(value)),
+            Self::Append(text) => write!(f, "append {}", Text(text)),
             Self::Increment => f.write_str("increment"),
             Self::CompareAndSet { expected, new } => {
-                write!(f, "compare and set {expected:?} {new:?}")
+                write!(f, "compare and set {} {}", Present(expected), Text(new))
             }
             Self::Delete => f.write_str("delete"),
             Self::Get => f.write_str("get"),
@@ -105,13 +106,40 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Applied => f.write_str("applied"),
-            Self::Value(value) => write!(f, "{value:?}"),
+            Self::Value(value) => write!(f, "{}", Present(value)),
             Self::Number(number) => write!(f, "{number}"),
             Self::Length(bytes) => write!(f, "{bytes} bytes"),
             Self::Swapped => f.write_str("swapped"),
-            Self::NotSwapped(value) => write!(f, "not swapped, {value:?} is there"),
+            Self::NotSwapped(value) => write!(f, "not swapped, {} is there", Present(value)),
             Self::Removed(true) => f.write_str("removed"),
             Self::Removed(false) => f.write_str("nothing was there"),
+        }
+    }
+}
+
+/// The ends of a long text are enough to know it by.
+struct Text<'a>(&'a str);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 24;
+        let length = self.0.chars().count();
+        if length <= 2 * SHOWN {
+            return write!(f, "{:?}", self.0);
+        }
+        let first: String = self.0.chars().take(SHOWN).collect();
+        let last: String = self.0.chars().skip(length - SHOWN).collect();
+        write!(f, "{first:?}…{last:?} ({} bytes)", self.0.len())
+    }
+}
+
+struct Present<'a>(&'a Option<String>);
+
+impl fmt::Display for Present<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(text) => Text(text).fmt(f),
+            None => f.write_str("nothing"),
         }
     }
 }

@@ -32,38 +32,49 @@ pub(super) fn search(operations: &[&Operation], budget: &mut u64) -> Found {
     let search = Search::new(operations);
     let mut seen: Vec<Seen> = search.turns.iter().map(|_turn| Seen::default()).collect();
     let mut last = 0;
-    let mut todo = vec![Todo::first()];
-    while let Some(Todo { turn, mut state, behind_unknown }) = todo.pop() {
-        let Some(answer) = search.turns.get(turn) else { return Found::Order };
-        let changed = search.take_what_changes_nothing(answer, &mut state);
-        if remove(&mut state.place.ahead, answer.operation) {
-            todo.push(Todo { turn: turn + 1, state, behind_unknown: false });
-            continue;
+    let mut ways = vec![];
+    let mut next = Some(Way::first());
+    loop {
+        if let Some(mut way) = next {
+            search.answer_what_is_ahead(&mut way);
+            let Some(seen) = seen.get_mut(way.turn) else { return Found::Order };
+            last = last.max(way.turn);
+            if !search.is_too_long(&way) && seen.add(&way.state) {
+                let Some(left) = budget.checked_sub(way.state.cost()) else {
+                    return Found::OutOfBudget;
+                };
+                *budget = left;
+                ways.push(way);
+            }
         }
-        last = last.max(turn);
-        if !seen[turn].add(&state) {
-            continue;
+        let Some(way) = ways.last_mut() else { break };
+        next = search.go_on(way);
+        if next.is_none() {
+            ways.pop();
         }
-        let Some(left) = budget.checked_sub(1) else { return Found::OutOfBudget };
-        *budget = left;
-        search.follow_all(turn, &state, behind_unknown && !changed, &mut todo);
     }
     Found::NoOrder { at: search.turns[last].operation }
 }
 
-/// A state to go on from.
-struct Todo {
+/// A state that was come to, and how far it was tried to go on from it.
+struct Way {
     /// Which answer comes next.
     turn: usize,
     state: State,
     /// The last to take effect was one of unknown outcome, and nothing was seen of it.
     behind_unknown: bool,
+    /// So many ways on were tried.
+    tried: usize,
 }
 
-impl Todo {
+impl Way {
     fn first() -> Self {
         let place = Place { value: Value::Absent, ahead: Vec::new() };
-        Self { turn: 0, state: State { place, needed: Vec::new() }, behind_unknown: false }
+        Self::new(0, State { place, needed: Vec::new() }, false)
+    }
+
+    fn new(turn: usize, state: State, behind_unknown: bool) -> Self {
+        Self { turn, state, behind_unknown, tried: 0 }
     }
 }
 
@@ -108,7 +119,14 @@ struct State {
     needed: Needed,
 }
 
-/// All of a state but what it cost.
+impl State {
+    /// What it takes of the budget, as of memory.
+    fn cost(&self) -> u64 {
+        1 + self.needed.len() as u64
+    }
+}
+
+/// All of a state but what was needed for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
     value: Value,
@@ -140,6 +158,10 @@ struct Search {
     kinds: Vec<Kind>,
     /// Of a list, which only grows: what was read, as the hash of each of its beginnings.
     beginnings: Vec<Hash>,
+    /// Of a list: how long it can be at each turn, by what was seen of operations that began later.
+    longest: Vec<u64>,
+    /// How long a list was when an operation took effect, if that was seen.
+    lengths: Vec<Option<u64>>,
 }
 
 impl Search {
@@ -149,9 +171,29 @@ impl Search {
             Outcome::Refused { .. } | Outcome::Unknown => Step::new(&operation.call, None),
         };
         let steps: Vec<_> = operations.iter().map(step).collect();
-        let beginnings = beginnings_of_the_longest_read(operations, &steps);
         let (turns, kinds) = turns_and_kinds(operations, &steps);
-        Self { steps, turns, kinds, beginnings }
+        let lengths: Vec<_> = operations.iter().copied().map(length_seen).collect();
+        let is_list = steps.iter().all(|step| step.appends() || step.reads_only());
+        let (beginnings, longest) = if is_list {
+            (beginnings_of_the_longest_read(operations), longest_at(&turns, &lengths))
+        } else {
+            (Vec::new(), Vec::new())
+        };
+        Self { steps, turns, kinds, beginnings, longest, lengths }
+    }
+
+    /// Passes all answers whose operations have taken effect.
+    fn answer_what_is_ahead(&self, way: &mut Way) {
+        while let Some(turn) = self.turns.get(way.turn) {
+            if self.take_what_changes_nothing(turn, &mut way.state) {
+                way.behind_unknown = false;
+            }
+            if !remove(&mut way.state.place.ahead, turn.operation) {
+                return;
+            }
+            way.turn += 1;
+            way.behind_unknown = false;
+        }
     }
 
     fn take_what_changes_nothing(&self, turn: &Turn, state: &mut State) -> bool {
@@ -166,16 +208,30 @@ impl Search {
         ahead.len() > before
     }
 
-    /// The last one is the first to be tried: the answer that is to come, then what is open, then what is of unknown outcome.
-    fn follow_all(&self, turn: usize, state: &State, behind_unknown: bool, todo: &mut Vec<Todo>) {
-        let unknown = (0..self.kinds.len()).rev();
-        let unknown =
-            unknown.filter_map(|kind| self.follow_unknown(turn, state, kind, behind_unknown));
-        todo.extend(unknown.map(|state| Todo { turn, state, behind_unknown: true }));
-        let Turn { operation, open } = &self.turns[turn];
-        let known = open.iter().filter(|other| *other != operation).chain([operation]);
-        let known = known.filter_map(|&operation| self.follow(state, operation, behind_unknown));
-        todo.extend(known.map(|state| Todo { turn, state, behind_unknown: false }));
+    /// The next way on that is possible: first the operation whose answer is to come, then what is open, then what is of unknown outcome.
+    fn go_on(&self, way: &mut Way) -> Option<Way> {
+        let Way { turn, state, behind_unknown, tried } = way;
+        let Turn { operation, open } = &self.turns[*turn];
+        loop {
+            let at = *tried;
+            *tried += 1;
+            if at == 0 {
+                if let Some(state) = self.follow(state, *operation, *behind_unknown) {
+                    return Some(Way::new(*turn, state, false));
+                }
+            } else if let Some(other) = open.get(at - 1) {
+                if let Some(state) = self.follow(state, *other, *behind_unknown) {
+                    return Some(Way::new(*turn, state, false));
+                }
+            } else if at - 1 - open.len() < self.kinds.len() {
+                let kind = at - 1 - open.len();
+                if let Some(state) = self.follow_unknown(*turn, state, kind, *behind_unknown) {
+                    return Some(Way::new(*turn, state, true));
+                }
+            } else {
+                return None;
+            }
+        }
     }
 
     fn follow(&self, state: &State, operation: usize, behind_unknown: bool) -> Option<State> {
@@ -223,8 +279,18 @@ impl Search {
     fn apply(&self, step: &Step, before: Value) -> Option<Value> {
         let after = step.apply(before)?;
         let length = usize::try_from(after.length()).expect("a length in memory");
-        let fits = self.beginnings.get(length).is_none_or(|beginning| *beginning == after.hash());
-        fits.then_some(after)
+        let is_beginning = self.beginnings.get(length).is_none_or(|hash| *hash == after.hash());
+        is_beginning.then_some(after)
+    }
+
+    /// A list that is longer than it is seen by what has yet to take effect, cannot be.
+    fn is_too_long(&self, way: &Way) -> bool {
+        let Some(longest) = self.longest.get(way.turn) else { return false };
+        let Place { value, ahead } = &way.state.place;
+        let open = self.turns[way.turn].open.iter();
+        let still_open = open.filter(|operation| ahead.binary_search(operation).is_err());
+        let seen = still_open.filter_map(|operation| self.lengths[*operation]);
+        value.length() > seen.fold(*longest, u64::min)
     }
 }
 
@@ -254,11 +320,7 @@ fn turns_and_kinds(operations: &[&Operation], steps: &[Step]) -> (Vec<Turn>, Vec
     (turns, kinds)
 }
 
-/// Empty unless all that was ever done to the key was to append and to read.
-fn beginnings_of_the_longest_read(operations: &[&Operation], steps: &[Step]) -> Vec<Hash> {
-    if !steps.iter().all(|step| step.appends() || step.reads_only()) {
-        return Vec::new();
-    }
+fn beginnings_of_the_longest_read(operations: &[&Operation]) -> Vec<Hash> {
     let reads = operations.iter().filter_map(|operation| match &operation.outcome {
         Outcome::Ok { answer: Answer::Value(Some(text)), .. } => Some(text.as_str()),
         Outcome::Ok { .. } | Outcome::Refused { .. } | Outcome::Unknown => None,
@@ -269,6 +331,32 @@ fn beginnings_of_the_longest_read(operations: &[&Operation], steps: &[Step]) -> 
         hashes.push(hashes[hashes.len() - 1].followed_by(&[byte]));
     }
     hashes
+}
+
+fn longest_at(turns: &[Turn], lengths: &[Option<u64>]) -> Vec<u64> {
+    let mut longest = u64::MAX;
+    let mut at = vec![u64::MAX; turns.len()];
+    for (turn, Turn { open, .. }) in turns.iter().enumerate().rev() {
+        at[turn] = longest;
+        // What is open here and was not before, began after the answer before.
+        let before = turn.checked_sub(1).map_or(&[][..], |before| &turns[before].open);
+        let begun = open.iter().filter(|operation| !before.contains(operation));
+        longest = begun.filter_map(|operation| lengths[*operation]).fold(longest, u64::min);
+    }
+    at
+}
+
+fn length_seen(operation: &Operation) -> Option<u64> {
+    let Outcome::Ok { answer, .. } = &operation.outcome else { return None };
+    match answer {
+        Answer::Value(value) => Some(value.as_ref().map_or(0, |value| value.len() as u64)),
+        Answer::Length(length) => Some(*length),
+        Answer::Applied
+        | Answer::Number(_)
+        | Answer::Swapped
+        | Answer::NotSwapped(_)
+        | Answer::Removed(_) => None,
+    }
 }
 
 /// States that were looked at, without those that another one makes unnecessary.

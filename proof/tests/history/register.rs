@@ -84,7 +84,7 @@ pub(crate) fn run(workload: &Workload, seed: u64) -> (History, BTreeMap<Key, Str
 fn any_call(chance: &mut Chance, key: &str, client: u64, number: u64) -> Call {
     let role = key.bytes().last().unwrap_or_default() % 3;
     match (role, chance.below(10)) {
-        (_, 0..3) => Call::Get,
+        (0, 0) | (1 | 2, 0..3) => Call::Get,
         (0, _) => Call::Append(format!("{client}.{number};")),
         (1, _) => Call::Increment,
         (_, 3..6) => Call::Put(number.to_string()),

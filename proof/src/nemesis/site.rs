@@ -1,0 +1,26 @@
+//! What faults are done to.
+
+use raft::rpc::wire::Endpoint;
+
+use super::Counts;
+use super::fault::{Fault, Kind};
+
+/// A cluster that somebody started, and its faults. All that it made is gone when it is dropped.
+pub trait Site: Send {
+    /// How many nodes there are.
+    fn nodes(&self) -> usize;
+    /// Where clients may try. Of some of them nobody may be there.
+    fn endpoints(&self) -> Vec<Endpoint>;
+    /// Which node answers there, if one does.
+    fn node_at(&self, endpoint: &Endpoint) -> Option<usize>;
+    /// Why a kind of fault is not possible here.
+    fn obstacle(&self, kind: Kind) -> Option<String>;
+    /// Does it.
+    fn begin(&mut self, fault: &Fault) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Undoes whatever was done, and starts what does not run.
+    fn heal(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Starts what has ended since.
+    fn mend(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// What was done and what processes ended with, counted; and what of it must not be.
+    fn autopsy(&mut self) -> impl Future<Output = (Counts, Vec<String>)> + Send;
+}

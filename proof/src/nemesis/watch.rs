@@ -1,0 +1,141 @@
+//! What the nodes say of themselves, asked again and again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use raft::rpc::client::{NodeStatus, connect};
+use raft::rpc::wire::Endpoint;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::Counts;
+
+const PERIOD: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Voters that the cluster aims at.
+const MOST_VOTERS: usize = 5;
+
+/// Looks at all nodes until it is stopped.
+pub(super) struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    looking: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    rounds: u64,
+    /// By where they answered.
+    latest: BTreeMap<Endpoint, NodeStatus>,
+    leader_of_term: BTreeMap<u64, String>,
+    /// Of the leader of the highest term.
+    configuration: (BTreeSet<String>, BTreeSet<String>),
+    configurations: u64,
+}
+
+impl Watch {
+    pub(super) fn start(endpoints: Vec<Endpoint>) -> Arc<Self> {
+        let seen = Arc::<Mutex<Seen>>::default();
+        let looking = tokio::spawn(look(endpoints, Arc::clone(&seen)));
+        Arc::new(Self { seen, looking })
+    }
+
+    /// How often all were asked.
+    pub(super) fn round(&self) -> u64 {
+        self.seen().rounds
+    }
+
+    /// Where the leader of the highest term answers, if one does.
+    pub(super) fn leader(&self) -> Option<Endpoint> {
+        self.seen().leader().map(|(endpoint, _)| endpoint.clone())
+    }
+
+    /// What of a whole cluster of so many nodes is not to be seen.
+    pub(super) fn missing(&self, nodes: usize) -> Option<String> {
+        let seen = self.seen();
+        let statuses: Vec<_> = seen.latest.values().collect();
+        if statuses.len() != nodes {
+            return Some(format!("{} of {nodes} nodes answer", statuses.len()));
+        }
+        for status in &statuses {
+            if status.leader.is_none() {
+                return Some(format!("{} knows no leader", status.name));
+            }
+            if status.state_machine != "attached" || status.member != "connected" {
+                let (machine, member) = (&status.state_machine, &status.member);
+                return Some(format!("{}: machine {machine}, member {member}", status.name));
+            }
+        }
+        let Some((_, leader)) = seen.leader() else { return Some("nobody leads".to_owned()) };
+        let most = nodes.min(MOST_VOTERS);
+        let wanted = most - (most + 1) % 2;
+        let is_there = |id: &String| statuses.iter().any(|status| status.id == *id);
+        let voters = leader.voters.iter().filter(|id| is_there(id)).count();
+        if voters != wanted || leader.voters.len() != wanted {
+            return Some(format!("{voters} of {} voters are there", leader.voters.len()));
+        }
+        if !leader.outgoing.is_empty() || !leader.membership_committed {
+            return Some("the configuration is changing".to_owned());
+        }
+        let behind =
+            statuses.iter().find(|status| status.applied_index + 2000 < leader.commit_index);
+        behind.map(|status| format!("{} is far behind", status.name))
+    }
+
+    /// What was seen in all.
+    pub(super) fn stop(&self) -> Counts {
+        self.looking.abort();
+        let seen = self.seen();
+        let leaders = (seen.leader_of_term.len() as u64).saturating_sub(1);
+        Counts::from([
+            ("leader changes".to_owned(), leaders),
+            ("configuration changes".to_owned(), seen.configurations.saturating_sub(1)),
+        ])
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("nobody panics while looking")
+    }
+}
+
+impl Seen {
+    fn leader(&self) -> Option<(&Endpoint, &NodeStatus)> {
+        let leaders = self.latest.iter().filter(|(_, status)| status.role == "leader");
+        leaders.max_by_key(|(_, status)| status.term)
+    }
+
+    fn note(&mut self, latest: BTreeMap<Endpoint, NodeStatus>) {
+        self.rounds += 1;
+        self.latest = latest;
+        for status in self.latest.values().filter(|status| status.role == "leader") {
+            self.leader_of_term.insert(status.term, status.id.clone());
+        }
+        let Some((_, leader)) = self.leader() else { return };
+        let set = |ids: &[String]| ids.iter().cloned().collect::<BTreeSet<_>>();
+        let configuration = (set(&leader.voters), set(&leader.learners));
+        if configuration != self.configuration {
+            self.configuration = configuration;
+            self.configurations += 1;
+        }
+    }
+}
+
+async fn look(endpoints: Vec<Endpoint>, seen: Arc<Mutex<Seen>>) {
+    loop {
+        let mut asked = JoinSet::new();
+        for endpoint in endpoints.clone() {
+            asked.spawn(async move {
+                let status = ask(&endpoint).await?;
+                Some((endpoint, status))
+            });
+        }
+        let latest = asked.join_all().await.into_iter().flatten().collect();
+        seen.lock().expect("nobody panics while looking").note(latest);
+        sleep(PERIOD).await;
+    }
+}
+
+async fn ask(endpoint: &Endpoint) -> Option<NodeStatus> {
+    let (client, _) = connect(endpoint, 0, PATIENCE).await.ok()?;
+    timeout(PATIENCE, client.status(tarpc::context::current())).await.ok()?.ok()
+}
