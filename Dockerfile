@@ -18,11 +18,11 @@ RUN set -eu; \
 FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 COPY --from=plan /plan ./
-RUN cargo build --release --locked --workspace --bins
+RUN cargo build --release --locked --bins -p member -p raft -p raft-client -p state-machine
 COPY . .
 # COPY keeps the files' times, and cargo would take the empty roots, compiled later, for newer.
 RUN find . -name '*.rs' -not -path './target/*' -exec touch {} + \
- && cargo build --release --locked --workspace --bins \
+ && cargo build --release --locked --bins -p member -p raft -p raft-client -p state-machine \
  && mkdir /out && cp target/release/member target/release/state-machine target/release/raft target/release/raft-client /out/
 
 FROM ${RUNTIME_IMAGE} AS runtime

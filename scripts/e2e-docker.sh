@@ -123,7 +123,7 @@ prepare() {
 
 build_client() {
   if [[ -z ${BIN:-} ]]; then
-    cargo build --release --locked --workspace --bins || fail "cargo build failed"
+    cargo build --release --locked --bins -p member -p raft -p raft-client -p state-machine || fail "cargo build failed"
     BIN=${CARGO_TARGET_DIR:-target}/release
   fi
   client=$BIN/raft-client

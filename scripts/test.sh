@@ -2,7 +2,7 @@
 # The gate: what must hold before a change lands. CI runs the same and nothing else.
 #
 #   scripts/test.sh            everything
-#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; no documentation, dependencies, release build, smoke run, etcd-bench, containers
+#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; nothing outside of the workspace, no documentation, dependencies, release build, real clusters
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
 
@@ -41,13 +41,20 @@ skip() { # NAME REASON
   printf '  %-14s skipped: %s\n' "$1" "$2" >>"$work/times"
 }
 
+# Outside the workspace, but of its libraries: they must not stay behind.
+outside=(scripts/etcd-bench proof/processes raft/fuzz member/fuzz state-machine/fuzz)
+
 format() {
-  cargo fmt --all --check && cargo fmt --manifest-path scripts/etcd-bench/Cargo.toml --check
+  local package
+  cargo fmt --all --check || return 1
+  for package in "${outside[@]}"; do cargo fmt --manifest-path "$package/Cargo.toml" --check || return 1; done
 }
 
-# Outside the workspace, but of its library: it must not stay behind.
-etcd_bench() {
-  cargo clippy --manifest-path scripts/etcd-bench/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --locked -- -D warnings
+outside() {
+  local package
+  for package in "${outside[@]}"; do
+    cargo clippy --manifest-path "$package/Cargo.toml" --all-targets --target-dir "${CARGO_TARGET_DIR:-target}" --locked -- -D warnings || return 1
+  done
 }
 
 scripts() {
@@ -110,11 +117,15 @@ stage tests tests
 if [[ -z $quick ]]; then
   stage documentation documentation
   stage dependencies dependencies
+  stage outside outside
+  stage processes scripts/processes.sh
+  stage mutants scripts/mutants.sh --ci
   stage smoke scripts/smoke.sh
-  stage etcd-bench etcd_bench
+  stage simulate scripts/simulate.sh --seeds 300
+  stage nemesis scripts/nemesis.sh --ci
   stage containers containers
 else
-  for name in documentation dependencies smoke etcd-bench containers; do skip "$name" "--quick"; done
+  for name in documentation dependencies outside processes mutants smoke simulate nemesis containers; do skip "$name" "--quick"; done
 fi
 
 printf '\n'

@@ -14,16 +14,44 @@ use crate::rpc::wire::Refusal;
 /// How long a node has for a new connection before its process is taken for dead.
 pub const GRACE: Duration = Duration::from_millis(10);
 
+/// Nodes whose boots are remembered. Beyond it the one is forgotten that was away for longest: a peer of ours is hardly ever, and whoever
+/// says hello as ever new nodes must not fill the memory.
+const MAX_NODES: usize = 4096;
+
 /// The table, shared by all connections.
 #[derive(Clone, Debug, Default)]
 pub struct Inbound {
-    nodes: Arc<Mutex<BTreeMap<NodeId, Seen>>>,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    nodes: BTreeMap<NodeId, Seen>,
+    /// Counts comings and goings.
+    moment: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     boot: u64,
     open: usize,
+    /// When it came or went last.
+    last: u64,
+}
+
+impl Table {
+    fn now(&mut self) -> u64 {
+        self.moment += 1;
+        self.moment
+    }
+
+    fn make_room(&mut self) {
+        let away = self.nodes.iter().filter(|(_, seen)| seen.open == 0);
+        let longest = away.min_by_key(|(_, seen)| seen.last).map(|(node, _)| *node);
+        if let Some(node) = longest {
+            self.nodes.remove(&node);
+        }
+    }
 }
 
 /// An open connection from a peer.
@@ -40,36 +68,44 @@ impl Inbound {
     /// # Errors
     /// [`Refusal::StaleBoot`].
     pub fn admit(&self, node: NodeId, boot: u64) -> Result<Admitted, Refusal> {
-        self.with(|nodes| {
-            let seen = nodes.entry(node).or_default();
+        self.with(|table| {
+            if table.nodes.len() >= MAX_NODES && !table.nodes.contains_key(&node) {
+                table.make_room();
+            }
+            let last = table.now();
+            let seen = table.nodes.entry(node).or_default();
             if boot < seen.boot {
                 return Err(Refusal::StaleBoot);
             }
             if boot > seen.boot {
-                *seen = Seen { boot, open: 0 };
+                *seen = Seen { boot, ..Seen::default() };
             }
             seen.open += 1;
+            seen.last = last;
             Ok(Admitted { inbound: self.clone(), node, boot })
         })
     }
 
     /// Whether this start of the node is the newest known one, and has no connection to us.
     pub fn is_gone(&self, node: NodeId, boot: u64) -> bool {
-        self.with(|nodes| nodes.get(&node).is_some_and(|seen| seen.boot == boot && seen.open == 0))
+        let is_gone = |seen: &Seen| seen.boot == boot && seen.open == 0;
+        self.with(|table| table.nodes.get(&node).is_some_and(is_gone))
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<NodeId, Seen>) -> T) -> T {
-        act(&mut self.nodes.lock().expect("no holder of this lock panics"))
+    fn with<T>(&self, act: impl FnOnce(&mut Table) -> T) -> T {
+        act(&mut self.table.lock().expect("no holder of this lock panics"))
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.inbound.with(|nodes| {
-            if let Some(seen) = nodes.get_mut(&self.node)
+        self.inbound.with(|table| {
+            let last = table.now();
+            if let Some(seen) = table.nodes.get_mut(&self.node)
                 && seen.boot == self.boot
             {
                 seen.open -= 1;
+                seen.last = last;
             }
         });
     }
@@ -90,6 +126,21 @@ mod tests {
         assert!(!inbound.is_gone(NODE, 3));
         drop(second);
         assert!(inbound.is_gone(NODE, 3));
+    }
+
+    #[test]
+    fn ever_new_nodes_take_bounded_memory_and_those_that_are_here_are_remembered() {
+        let inbound = Inbound::default();
+        let _here = inbound.admit(NODE, 3).unwrap();
+        let went = inbound.admit(NodeId(8), 3).unwrap();
+        for stranger in 1_000..1_000 + 2 * MAX_NODES as u64 {
+            drop(inbound.admit(NodeId(stranger), 1).unwrap());
+        }
+        assert_eq!(inbound.with(|table| table.nodes.len()), MAX_NODES);
+        drop(went);
+        for node in [NODE, NodeId(8)] {
+            assert_eq!(inbound.admit(node, 2).unwrap_err(), Refusal::StaleBoot, "{node}");
+        }
     }
 
     #[test]
