@@ -104,7 +104,8 @@ impl Drop for Admitted {
             if let Some(seen) = table.nodes.get_mut(&self.node)
                 && seen.boot == self.boot
             {
-                seen.open -= 1;
+                // The node may have been forgotten since, and come again.
+                seen.open = seen.open.saturating_sub(1);
                 seen.last = last;
             }
         });

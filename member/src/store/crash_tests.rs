@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// How often the file is replaced: with four operations each, far more than two hundred operations.
-const SAVES: u64 = 60;
+/// How often the file is replaced: with five operations each, more than two hundred operations.
+const SAVES: u64 = 100;
 
 /// Names and files, each as a process sees them and as they are durable. Files are known by number.
 #[derive(Clone, Debug, Default)]

@@ -91,6 +91,9 @@ pub async fn run<S: Site>(site: &mut S, plan: &Plan) -> anyhow::Result<(Report, 
         sleep(Duration::from_millis(chance.random_range(200..1000))).await;
     }
     let (history, finals) = workload.finish().await?;
+    if let Some(leaders) = watch.second_leader() {
+        report.wrong(leaders);
+    }
     report.seen(watch.stop(), site.autopsy().await);
     report.judge(&history, &check(&history, Limit::default()), check_appends(&history, &finals));
     Ok((report, history))

@@ -28,6 +28,8 @@ struct Seen {
     /// By where they answered.
     latest: BTreeMap<Endpoint, NodeStatus>,
     leader_of_term: BTreeMap<u64, String>,
+    /// Two nodes that led in one term.
+    second_leader: Option<String>,
     /// Of the leader of the highest term.
     configuration: (BTreeSet<String>, BTreeSet<String>),
     configurations: u64,
@@ -43,6 +45,11 @@ impl Watch {
     /// How often all were asked.
     pub(super) fn round(&self) -> u64 {
         self.seen().rounds
+    }
+
+    /// Two nodes that led in one term, if that was ever seen.
+    pub(super) fn second_leader(&self) -> Option<String> {
+        self.seen().second_leader.clone()
     }
 
     /// Where the leader of the highest term answers, if one does.
@@ -108,7 +115,11 @@ impl Seen {
         self.rounds += 1;
         self.latest = latest;
         for status in self.latest.values().filter(|status| status.role == "leader") {
-            self.leader_of_term.insert(status.term, status.id.clone());
+            let known = self.leader_of_term.entry(status.term).or_insert_with(|| status.id.clone());
+            if *known != status.id {
+                self.second_leader =
+                    Some(format!("{known} and {} in term {}", status.id, status.term));
+            }
         }
         let Some((_, leader)) = self.leader() else { return };
         let set = |ids: &[String]| ids.iter().cloned().collect::<BTreeSet<_>>();

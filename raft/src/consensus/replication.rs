@@ -107,14 +107,13 @@ impl Replica<Leader> {
         }
         let Some(progress) = self.role.progress.get_mut(&peer) else { return self.into() };
         progress.heard(0);
-        let Some(index) = installed else {
-            if progress.is_sent_snapshot() {
-                progress.probe(self.common.log.base().index);
-            }
-            return self.into();
-        };
         let election_ticks = self.common.config.election_ticks_min;
-        let advanced = progress.accepted(index, &self.common.log, election_ticks);
+        let advanced = installed
+            .is_some_and(|index| progress.accepted(index, &self.common.log, election_ticks));
+        // No transfer is under way any more: what was installed may be older than what was offered last, and than our log.
+        if progress.is_sent_snapshot() {
+            progress.probe(self.common.log.base().index);
+        }
         if advanced { self.advance_commit() } else { self.into() }
     }
 

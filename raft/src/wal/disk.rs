@@ -138,7 +138,9 @@ impl Disk for RealDisk {
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let system = rustix::fs::statvfs(or_here(dir))?;
-        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+        // A file system without a size says zero of everything.
+        let is_known = system.f_blocks > 0;
+        Ok(if is_known { system.f_bavail.saturating_mul(system.f_frsize) } else { u64::MAX })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {

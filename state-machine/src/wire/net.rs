@@ -19,7 +19,8 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Between two questions.
 #[cfg(not(feature = "simulated-network"))]
 const ASK_EVERY: Duration = Duration::from_secs(10);
-/// Questions without an answer after which the connection is over.
+/// Questions without an answer after which the connection is over. (Where a limit is set for what is unacknowledged, as for HTTP, the
+/// system goes by that.)
 #[cfg(not(feature = "simulated-network"))]
 const QUESTIONS: u32 = 3;
 

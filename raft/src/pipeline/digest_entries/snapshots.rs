@@ -9,7 +9,8 @@ use crate::session::Image;
 impl DigestEntries {
     /// The log has said what may go now that a snapshot of our own is durable.
     pub(super) fn hold_snapshot(&mut self, compact_to: Index, actions: &mut EntriesActions) {
-        if let Some(meta) = self.taken.take() {
+        // Another one may be taken before the log has answered for both.
+        if let Some(meta) = self.taken.clone() {
             self.step(Input::SnapshotTaken { meta, compact_to }, actions);
         }
     }
