@@ -44,9 +44,9 @@ impl Atlas {
         self.unsound
     }
 
-    /// A configuration is committed: without the node whose disk was damaged all is well again.
-    pub fn settle(&mut self, committed: &Membership) {
-        if self.unsound.is_some_and(|(_, node)| !committed.contains(node)) {
+    /// A configuration is committed: without the node whose disk was damaged, and which lives nowhere any more, all is well again.
+    pub fn settle(&mut self, committed: &Membership, lives: impl Fn(NodeId) -> bool) {
+        if self.unsound.is_some_and(|(_, node)| !committed.contains(node) && !lives(node)) {
             self.unsound = None;
         }
     }

@@ -138,6 +138,11 @@ impl SimulatedDisk {
         self.state().full = full;
     }
 
+    /// Nothing changes it until its process is gone.
+    pub fn stand_still(&self) {
+        self.state().dead = true;
+    }
+
     /// The process that used it is gone; the machine is not, and so is nothing that was written.
     pub fn process_ends(&self) {
         let mut state = self.state();
@@ -174,8 +179,8 @@ impl SimulatedDisk {
         true
     }
 
-    /// Files in a directory.
-    pub fn count(&self, dir: &Path) -> usize {
+    /// How many files there are in a directory.
+    pub fn files(&self, dir: &Path) -> usize {
         self.state().names.keys().filter(|path| path.parent() == Some(dir)).count()
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a run: everything works again, and the cluster must, too.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rand::RngExt;
 
@@ -58,7 +59,20 @@ impl World {
         self.clients.stopped = true;
         self.demand("an end of all operations", PROGRESS, |world| world.clients.are_idle());
         self.demand("agreement of all machines", AGREEMENT, Self::machines_agree);
+        self.demand_bounds();
         self.judge_history();
+    }
+
+    /// Files are few, whatever happened.
+    fn demand_bounds(&self) {
+        for (number, slot) in self.slots.iter().enumerate() {
+            let snapshots = slot.disk.files(Path::new("snapshots"));
+            // Those that are kept, one that is made, one that arrives, and damaged ones that were set aside.
+            assert!(
+                snapshots <= self.plan.keep_snapshots + 6,
+                "slot {number}: {snapshots} snapshots"
+            );
+        }
     }
 
     fn demand(&mut self, what: &str, within: Time, holds: impl Fn(&Self) -> bool) {

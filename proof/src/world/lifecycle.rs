@@ -132,7 +132,7 @@ impl World {
         let tail = restored.tail.clone();
         let founds = slot == 0 && here.generation == 0 && restored.last == LogId::default();
         let core = Raft::new(Config { id: here.node, seed, ..self.plan.core.clone() }, restored);
-        let membership = core.status().membership;
+        let membership = Arc::new(core.status().membership);
         let entries = DigestEntries::new(core, &tail, first, Autopilot::new(self.plan.policy))
             .with_turns(self.plan.turn_ticks)
             .after_time(log_time_ms);
@@ -237,6 +237,8 @@ impl World {
     pub fn end_raft(&mut self, slot: usize) {
         let node = self.slots[slot].node;
         let Some(raft) = self.slots[slot].raft.take() else { return };
+        // It was killed: nothing of it cleans up.
+        self.slots[slot].disk.stand_still();
         drop(raft);
         self.slots[slot].disk.process_ends();
         self.slots[slot].starts[Part::Raft as usize] += 1;

@@ -71,7 +71,7 @@ pub struct RaftProcess {
     /// The log as it will be when all that was handed over is durable.
     pub planned: Shadow,
     /// The configuration in force.
-    pub membership: Membership,
+    pub membership: Arc<Membership>,
     /// Who leads, as this process knows.
     pub leader: Option<NodeId>,
     /// Snapshots.

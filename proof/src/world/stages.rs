@@ -7,6 +7,7 @@ use raft::tasks::token;
 use raft::wal::{Question, Request};
 use rand::RngExt;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use super::World;
 use super::agenda::MS;
@@ -114,7 +115,7 @@ impl World {
             CoreEvent::LeaderChanged { leader, .. } => raft.leader = leader,
             CoreEvent::MembershipChanged { membership, .. } => {
                 self.coverage.count("configurations in force");
-                raft.membership = membership;
+                raft.membership = Arc::new(membership);
             }
             CoreEvent::Dropped { .. } => self.coverage.count("messages dropped by the core"),
         }

@@ -86,7 +86,8 @@ impl World {
             self.invariants.committed.push(One { term, written, committed_in });
         }
         if let Some(membership) = self.invariants.committed.newest_membership() {
-            self.atlas.settle(membership);
+            let places = &self.places;
+            self.atlas.settle(membership, |node| places.contains_key(&node));
         }
     }
 

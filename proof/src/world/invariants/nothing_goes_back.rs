@@ -44,7 +44,7 @@ pub(super) fn is_what_was_durable(slot: &Slot, restored: &Restored) -> bool {
         let base = restored.base.as_ref().map(|base| base.last);
         base == Some(restored.last)
             && found.hard_state == expected.hard_state
-            && found.last().index >= expected.last().index
+            && (found.last().index >= expected.last().index || !expected.holds(found.last()))
     };
     candidates().any(|expected| found.is_same(expected) || is_snapshot(expected))
 }

@@ -4,18 +4,14 @@
 use std::collections::BTreeSet;
 
 use raft::consensus::{
-    AppendOutcome, Envelope, HardState, Index, LogId, Membership, Message, NodeId, RoleName,
+    AppendOutcome, Envelope, HardState, Index, LogId, Message, NodeId, RoleName,
 };
+use raft::pipeline::digest_entries::EntriesActions;
 
-use super::{Before, World};
+use super::{Before, World, configurations};
 
 impl World {
-    pub(super) fn check_commit(
-        &mut self,
-        slot: usize,
-        before: &Before,
-        configurations: &[Membership],
-    ) {
+    pub(super) fn check_commit(&mut self, slot: usize, before: &Before, actions: &EntriesActions) {
         let Some(raft) = &self.slots[slot].raft else { return };
         let core = raft.entries.raft();
         let (commit, term) = (core.commit_index(), core.hard_state().term);
@@ -26,6 +22,7 @@ impl World {
         if led && core.role() == RoleName::Leader {
             let id = LogId::new(term, commit);
             assert_eq!(core.term_at(commit), Some(term), "slot {slot} commits an older term");
+            let configurations = configurations(before, actions);
             let decided = configurations.iter().any(|membership| {
                 self.is_held(&membership.voters, id) && self.is_held(&membership.outgoing, id)
             });
