@@ -196,50 +196,47 @@ impl Waits {
     /// The answer, if it is there by now.
     fn look(&mut self) -> Option<Reply> {
         match self {
-            Self::Submit(answer) => taken(answer.try_recv()).map(submitted),
-            Self::Query(answer) => taken(answer.try_recv()).map(queried),
-            Self::Leave(answer) => taken(answer.try_recv()).map(|answer| match answer {
-                Some(Ok(answer)) => Reply::Leave(answer),
-                Some(Err(leader)) => Reply::NotLeader(leader),
-                None => Reply::Unknown,
+            Self::Submit(answer) => look(answer, submitted),
+            Self::Query(answer) => look(answer, queried),
+            Self::Leave(answer) => look(answer, |answer| match answer {
+                Ok(answer) => Reply::Leave(answer),
+                Err(leader) => Reply::NotLeader(leader),
             }),
-            Self::Turn(answer) => taken(answer.try_recv()).map(|answer| match answer {
-                Some(Ok(granted)) => Reply::Turn(granted),
-                Some(Err(leader)) => Reply::NotLeader(leader),
-                None => Reply::Unknown,
+            Self::Turn(answer) => look(answer, |answer| match answer {
+                Ok(granted) => Reply::Turn(granted),
+                Err(leader) => Reply::NotLeader(leader),
             }),
         }
     }
 }
 
-/// None while there is no answer; none inside when there never will be.
-fn taken<T>(answer: Result<T, TryRecvError>) -> Option<Option<T>> {
-    match answer {
-        Ok(answer) => Some(Some(answer)),
+/// None while there is no answer. Where there never will be one, nobody knows what came of it.
+fn look<T>(answer: &mut oneshot::Receiver<T>, say: impl FnOnce(T) -> Reply) -> Option<Reply> {
+    match answer.try_recv() {
+        Ok(answer) => Some(say(answer)),
         Err(TryRecvError::Empty) => None,
-        Err(TryRecvError::Closed) => Some(None),
+        Err(TryRecvError::Closed) => Some(Reply::Unknown),
     }
 }
 
-fn submitted(outcome: Option<SubmitOutcome>) -> Reply {
+fn submitted(outcome: SubmitOutcome) -> Reply {
     match outcome {
-        Some(Ok((index, outcome))) => Reply::Applied(index.0, outcome),
-        Some(Err(SubmitRefused::NotLeader { leader })) => Reply::NotLeader(leader),
-        Some(Err(SubmitRefused::Busy | SubmitRefused::NotReady)) => Reply::Busy,
-        Some(Err(SubmitRefused::SessionExpired | SubmitRefused::OutsideWindow)) => Reply::Expired,
-        Some(Err(
+        Ok((index, outcome)) => Reply::Applied(index.0, outcome),
+        Err(SubmitRefused::NotLeader { leader }) => Reply::NotLeader(leader),
+        Err(SubmitRefused::Busy | SubmitRefused::NotReady) => Reply::Busy,
+        Err(SubmitRefused::SessionExpired | SubmitRefused::OutsideWindow) => Reply::Expired,
+        Err(
             SubmitRefused::AlreadyAcknowledged
             | SubmitRefused::CommittedNotApplied { .. }
             | SubmitRefused::Unknown { .. },
-        ))
-        | None => Reply::Unknown,
+        ) => Reply::Unknown,
     }
 }
 
-fn queried(outcome: Option<QueryOutcome>) -> Reply {
+fn queried(outcome: QueryOutcome) -> Reply {
     match outcome {
-        Some(Ok(answer)) => Reply::Read(answer.outcome),
-        Some(Err(QueryRefused::NotLeader { leader })) => Reply::NotLeader(leader),
-        Some(Err(QueryRefused::Busy | QueryRefused::Unavailable { .. })) | None => Reply::Busy,
+        Ok(answer) => Reply::Read(answer.outcome),
+        Err(QueryRefused::NotLeader { leader }) => Reply::NotLeader(leader),
+        Err(QueryRefused::Busy | QueryRefused::Unavailable { .. }) => Reply::Busy,
     }
 }

@@ -33,7 +33,7 @@ pub enum Wakeup {
 
 /// All of them.
 pub struct Clients {
-    clients: Vec<Client>,
+    all: Vec<Client>,
     keys: [(u64, u64); KEYS],
     serial: u64,
     last_key: u64,
@@ -77,7 +77,7 @@ impl Clients {
         let mut keys = [(0, 0); KEYS];
         (0..).zip(&mut keys).for_each(|(number, key)| key.0 = number);
         Self {
-            clients: (0..count).map(|_| Client::default()).collect(),
+            all: (0..count).map(|_| Client::default()).collect(),
             keys,
             serial: 0,
             last_key: KEYS as u64 - 1,
@@ -90,12 +90,12 @@ impl Clients {
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.clients.len()
+        self.all.len()
     }
 
     /// Whether nothing is under way.
     pub fn are_idle(&self) -> bool {
-        self.clients.iter().all(|client| client.under_way.is_none())
+        self.all.iter().all(|client| client.under_way.is_none())
     }
 
     /// All keys so far.
@@ -124,7 +124,7 @@ fn name(key: u64) -> String {
 impl World {
     /// A client goes on.
     pub fn client(&mut self, number: usize, wakeup: Wakeup) {
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         match wakeup {
             Wakeup::Next if client.under_way.is_none() && !self.clients.stopped => {
                 self.begin_operation(number);
@@ -143,14 +143,14 @@ impl World {
     fn begin_operation(&mut self, number: usize) {
         let clients = &mut self.clients;
         let without = clients.rng.random_bool(0.1);
-        let client = &mut clients.clients[number];
+        let client = &mut clients.all[number];
         let (what, request) = if client.session == 0 && !without {
             let (kind, body) = (Kind::OpenSession, Bytes::new());
             let request = Request::Submit { kind, session: 0, sequence: 0, acked_below: 0, body };
             (What::Open, request)
         } else {
             let (key, call) = clients.next_operation();
-            let client = &mut clients.clients[number];
+            let client = &mut clients.all[number];
             let body = encode(&key, &call);
             let request = if matches!(call, Call::Get) {
                 Request::Query(body)
@@ -167,14 +167,14 @@ impl World {
             (What::Operation { key, call, in_session: !without }, request)
         };
         let invoked = self.now;
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         client.under_way = Some(UnderWay { what, request, invoked, in_doubt: false });
         self.attempt(number);
     }
 
     fn attempt(&mut self, number: usize) {
         let now = self.now;
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         let Some(under_way) = &client.under_way else { return };
         if now > under_way.invoked + PATIENCE {
             return self.give_up(number);
@@ -194,7 +194,7 @@ impl World {
         let slots = self.slots.len();
         let hinted = leader.and_then(|leader| self.places.get(&leader)).copied();
         let pause = self.clients.rng.random_range(5 * MS..150 * MS);
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         client.target = hinted.unwrap_or_else(|| self.clients.rng.random_range(0..slots));
         client.attempt += 1;
         let attempt = client.attempt;
@@ -212,7 +212,7 @@ impl World {
 
     /// A planted violation: a retry looks like another command.
     fn renumber(&mut self, number: usize) {
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         if self.plan.plant == Some(Plant::RetryUnderNewNumber)
             && let Some(UnderWay { request: Request::Submit { sequence, .. }, .. }) =
                 &mut client.under_way
@@ -225,7 +225,7 @@ impl World {
 
     /// An answer arrives.
     pub fn hear_reply(&mut self, number: usize, attempt: u64, reply: Reply) {
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         if client.attempt != attempt {
             return;
         }
@@ -255,7 +255,7 @@ impl World {
 
     fn finish(&mut self, number: usize, index: Option<u64>, said: &raft::rpc::client::Outcome) {
         let at = self.now;
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         let Some(under_way) = &client.under_way else { return };
         match (&under_way.what, index) {
             (What::Open, Some(session)) => {
@@ -279,14 +279,14 @@ impl World {
 
     fn give_up(&mut self, number: usize) {
         self.coverage.count("operations that clients gave up");
-        let client = &self.clients.clients[number];
+        let client = &self.clients.all[number];
         let in_doubt = client.under_way.as_ref().is_some_and(|under_way| under_way.in_doubt);
         let at = self.now;
         self.end(number, if in_doubt { Outcome::Unknown } else { Outcome::Refused { at } });
     }
 
     fn end(&mut self, number: usize, outcome: Outcome) {
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         client.attempt += 1;
         if let Some(UnderWay { what, invoked, .. }) = client.under_way.take()
             && let What::Operation { key, call, in_session } = what
@@ -304,7 +304,7 @@ impl World {
     }
 
     fn next(&mut self, number: usize) {
-        let client = &mut self.clients.clients[number];
+        let client = &mut self.clients.all[number];
         client.under_way = None;
         client.attempt += 1;
         let think = self.plan.think;
@@ -317,8 +317,7 @@ impl UnderWay {
     /// Whether doing it twice does no harm.
     fn is_repeatable(&self) -> bool {
         match &self.what {
-            What::Open => true,
-            What::Operation { call: Call::Get, .. } => true,
+            What::Open | What::Operation { call: Call::Get, .. } => true,
             What::Operation { in_session, .. } => *in_session,
         }
     }

@@ -134,15 +134,6 @@ impl Event {
         };
         kind << 3 | (slot as u64 & 7)
     }
-
-    /// For people who follow a run.
-    pub fn summary(&self) -> String {
-        match self {
-            Self::Packet(packet) => format!("{packet:?}"),
-            Self::Gossip(process) | Self::Tick(process) => format!("{process:?}"),
-            other => format!("{other:?}"),
-        }
-    }
 }
 
 /// A message between machines, or from and to a client.

@@ -1,6 +1,7 @@
 //! The end of a run: everything works again, and the cluster must, too.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use rand::RngExt;
@@ -138,11 +139,12 @@ impl World {
         let mut text = format!("committed up to {}", self.invariants.committed.last());
         for (number, slot) in self.slots.iter().enumerate() {
             let machine = slot.machine.as_ref().map(|machine| machine.place().0);
-            text += &format!("\n  slot {number} {} machine {machine:?}", slot.node);
+            let _ = write!(text, "\n  slot {number} {} machine {machine:?}", slot.node);
             match &slot.raft {
                 Some(raft) => {
                     let status = raft.entries.raft().status();
-                    text += &format!(
+                    let _ = write!(
+                        text,
                         " {:?} term {} leader {:?} commit {} log {}..{} link {}",
                         status.role,
                         status.term,
@@ -152,7 +154,8 @@ impl World {
                         status.last,
                         raft.commits.status().machine,
                     );
-                    text += &format!(
+                    let _ = write!(
+                        text,
                         " voters {:?} outgoing {:?} learners {:?}",
                         status.membership.voters,
                         status.membership.outgoing,

@@ -87,7 +87,7 @@ impl World {
         }
         if matches!(reply, Reply::Turn(true)) {
             raft.keeping.enter(State::Pin, now);
-            self.to_machine(slot, MachineWork::Pin);
+            self.tell_machine(slot, MachineWork::Pin);
         } else {
             raft.keeping.enter(State::Idle, now);
         }
@@ -153,7 +153,7 @@ impl World {
                 let (snapshot, offset) = (info.snapshot, 0);
                 let state = State::Read { snapshot, file: Box::new(file), offset };
                 raft.keeping.enter(state, now);
-                self.to_machine(slot, MachineWork::ReadPinned(snapshot, 0));
+                self.tell_machine(slot, MachineWork::ReadPinned(snapshot, 0));
             }
             Err(error) => self.file_failed(slot, &error),
         }
@@ -178,7 +178,7 @@ impl World {
         let offset = offset + piece.bytes.len() as u64;
         if !piece.last {
             raft.keeping.enter(State::Read { snapshot, file, offset }, now);
-            return self.to_machine(slot, MachineWork::ReadPinned(snapshot, offset));
+            return self.tell_machine(slot, MachineWork::ReadPinned(snapshot, offset));
         }
         match file.finish() {
             Ok(taken) => {

@@ -42,11 +42,11 @@ impl World {
         raft.link.attachment += 1;
         raft.link.loading = None;
         let node = here.node;
-        self.to_machine(slot, MachineWork::Attach(node));
+        self.tell_machine(slot, MachineWork::Attach(node));
     }
 
     /// Calls the machine.
-    pub fn to_machine(&mut self, slot: usize, what: MachineWork) {
+    pub fn tell_machine(&mut self, slot: usize, what: MachineWork) {
         let machine = self.slots[slot].process(slot, Part::Machine);
         let (start, boot) = (self.raft_of(slot).start, self.slots[slot].boot);
         let delay = self.pipe(slot, 0);
@@ -80,7 +80,7 @@ impl World {
             MachineTask::Restore(meta) => self.begin_restore(slot, meta),
             task @ (MachineTask::Apply { .. } | MachineTask::Query { .. }) => {
                 let attachment = call.attachment;
-                self.to_machine(slot, MachineWork::Task(MachineCall { attachment, task }));
+                self.tell_machine(slot, MachineWork::Task(MachineCall { attachment, task }));
             }
         }
     }
@@ -134,14 +134,14 @@ impl World {
             MachineWork::Restore(step) => self.restore_machine(slot, ticket, boot, step),
             MachineWork::Pin => self.pin(slot, ticket, boot),
             MachineWork::ReadPinned(snapshot, offset) => {
-                self.read_pinned(slot, ticket, ReadSnapshot { boot, snapshot, offset })
+                self.read_pinned(slot, ticket, &ReadSnapshot { boot, snapshot, offset })
             }
         };
         done.expect("this machine's disk does not fail");
     }
 
     /// Sends what the machine has to say to that start of raft.
-    pub fn from_machine(&mut self, slot: usize, (start, _): Ticket, heard: Heard) {
+    pub fn machine_says(&mut self, slot: usize, (start, _): Ticket, heard: Heard) {
         let raft = self.raft_of(slot);
         if raft.start == start {
             let delay = self.pipe(slot, 1);
@@ -167,7 +167,7 @@ impl World {
             }
             Err(refused) => Heard::Refused(ticket.1, refused.to_string()),
         };
-        self.from_machine(slot, ticket, heard);
+        self.machine_says(slot, ticket, heard);
         self.answer_batches(slot, fenced);
         Ok(())
     }
@@ -197,7 +197,7 @@ impl World {
                     Ok(result) => Heard::Event(ticket.1, MachineEvent::Answered { query, result }),
                     Err(refused) => Heard::Down(ticket.1, refused.to_string()),
                 };
-                self.from_machine(slot, ticket, heard);
+                self.machine_says(slot, ticket, heard);
             }
             MachineTask::Restore(_) | MachineTask::Refuse(_) => {}
         }
@@ -212,7 +212,7 @@ impl World {
                 }
                 Err(refused) => Heard::Down(ticket.1, refused.to_string()),
             };
-            self.from_machine(slot, ticket, heard);
+            self.machine_says(slot, ticket, heard);
         }
     }
 
@@ -222,7 +222,7 @@ impl World {
         let pinned = machine.host.begin_snapshot(now, &BeginSnapshot { boot })?.ok();
         let (info, pinned) = pinned.unzip();
         machine.pinned = pinned;
-        self.from_machine(slot, ticket, Heard::Pinned(info));
+        self.machine_says(slot, ticket, Heard::Pinned(info));
         Ok(())
     }
 
@@ -230,15 +230,15 @@ impl World {
         &mut self,
         slot: usize,
         ticket: Ticket,
-        request: ReadSnapshot,
+        request: &ReadSnapshot,
     ) -> Result<(), MachineError> {
         let now = self.host_now();
         let Some(machine) = &mut self.slots[slot].machine else { return Ok(()) };
-        let piece = match machine.host.pinned_snapshot(now, &request) {
+        let piece = match machine.host.pinned_snapshot(now, request) {
             Ok(pinned) => pinned.read(request.offset)?.ok(),
             Err(_refused) => None,
         };
-        self.from_machine(slot, ticket, Heard::Piece(piece));
+        self.machine_says(slot, ticket, Heard::Piece(piece));
         Ok(())
     }
 

@@ -76,11 +76,11 @@ impl World {
     fn lie_about_sync(&mut self, slot: usize) {
         let place = &self.slots[slot];
         let Some(raft) = &place.raft else { return };
-        let batches = raft.log.under_way.iter().filter_map(|request| match request {
+        let mut batches = raft.log.under_way.iter().filter_map(|request| match request {
             Request::Persist(persist) => Some(persist.batch),
             Request::Compact(_) | Request::Ask(_) => None,
         });
-        let Some(batch) = batches.last() else { return };
+        let Some(batch) = batches.next_back() else { return };
         let mut shadow = place.shadow.clone();
         apply(&mut shadow, &raft.log.under_way);
         let (hard_state, last) = (shadow.hard_state, shadow.last());

@@ -51,7 +51,7 @@ impl World {
             now_ms,
         });
         here.member = Some(MemberProcess { swim, wakes_at: Time::MAX });
-        self.call_member(slot, |swim, now_ms| swim.tick(now_ms));
+        self.call_member(slot, Swim::tick);
     }
 
     /// A timer of gossip.
@@ -59,7 +59,7 @@ impl World {
         if let Some(member) = &mut self.slots[slot].member {
             member.wakes_at = Time::MAX;
         }
-        self.call_member(slot, |swim, now_ms| swim.tick(now_ms));
+        self.call_member(slot, Swim::tick);
     }
 
     /// A datagram arrives.

@@ -123,7 +123,7 @@ impl World {
             }
         }
         self.trace.write_u64(self.now << 8 | event.number());
-        self.say(|| event.summary());
+        self.say(|| format!("{event:?}"));
         self.dispatch(event);
     }
 

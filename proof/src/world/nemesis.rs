@@ -41,8 +41,10 @@ impl Nemesis {
     }
 }
 
+type Misfortune = fn(&mut World);
+
 /// Everything that can go wrong, by how often it does.
-const FAULTS: [(u32, &str, fn(&mut World)); 22] = [
+const FAULTS: [(u32, &str, Misfortune); 22] = [
     (8, "kills of raft", World::fault_kill_raft),
     (5, "kills of a state machine", World::fault_kill_machine),
     (4, "kills of a member", World::fault_kill_member),

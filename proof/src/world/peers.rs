@@ -86,7 +86,7 @@ impl World {
                 self.hear_step(slot, from, (asker, attempt), step);
             }
             (Body::SnapshotReply(asker, attempt, peer, reply), _) if asker == start => {
-                self.go_on_sending(slot, peer, attempt, reply);
+                self.go_on_sending(slot, peer, attempt, &reply);
             }
             (Body::Request(client, attempt, call), None) => {
                 self.serve(slot, super::callers::Whom::Client { client, attempt }, call);

@@ -148,8 +148,10 @@ impl World {
 fn refusal(error: &SnapshotError) -> SnapshotRefusal {
     let reason = error.to_string();
     match error {
+        SnapshotError::NoRoom { .. } | SnapshotError::NoSpace(_) => {
+            SnapshotRefusal::NoRoom { reason }
+        }
         SnapshotError::Disk(_)
-        | SnapshotError::NoSpace(_)
         | SnapshotError::Busy { .. }
         | SnapshotError::Gone { .. }
         | SnapshotError::Incomplete { .. } => SnapshotRefusal::Storage { reason },

@@ -9,7 +9,7 @@ use state_machine::rpc::{BeginRestore, FinishRestore, RestoreError, Restoring, W
 use super::World;
 use super::agenda::{MS, SECOND};
 use super::event::{Heard, MachineWork, RestoreStep};
-use super::machine::Ticket;
+use super::machine::{MachineProcess, Ticket};
 
 /// A restore under way, as raft sees it.
 pub struct Loading {
@@ -24,7 +24,7 @@ impl World {
         match raft.shelf.open(&meta) {
             Ok(pieces) => {
                 raft.link.loading = Some(Loading { pieces });
-                self.to_machine(slot, MachineWork::Restore(RestoreStep::Begin(meta)));
+                self.tell_machine(slot, MachineWork::Restore(RestoreStep::Begin(meta)));
             }
             Err(error) => self.source_failed(slot, &error),
         }
@@ -38,11 +38,11 @@ impl World {
         match loading.pieces.next_piece() {
             Ok(Some(bytes)) => {
                 let step = RestoreStep::Write(restore, offset, bytes);
-                self.to_machine(slot, MachineWork::Restore(step));
+                self.tell_machine(slot, MachineWork::Restore(step));
             }
             Ok(None) => {
                 let step = RestoreStep::Finish(restore, offset);
-                self.to_machine(slot, MachineWork::Restore(step));
+                self.tell_machine(slot, MachineWork::Restore(step));
             }
             Err(error) => self.source_failed(slot, &error),
         }
@@ -92,11 +92,11 @@ impl World {
             }
             Err(error) => Heard::Down(attachment, error.to_string()),
         };
-        let place = self.slots[slot].machine.as_ref().map(|machine| machine.place());
+        let place = self.slots[slot].machine.as_ref().map(MachineProcess::place);
         if let Some(place) = place {
             self.check_state(slot, place);
         }
-        self.from_machine(slot, ticket, heard);
+        self.machine_says(slot, ticket, heard);
         Ok(())
     }
 }

@@ -14,6 +14,9 @@ use super::event::{Body, Event, SnapshotReply, SnapshotStep};
 const STEP: Time = 2 * SECOND;
 /// Without progress for so long it is given up.
 const PATIENCE: Time = 35 * SECOND;
+/// Before the core is told about a peer that refuses, and about one whose disk is full.
+const REFUSED_PAUSE: Time = SECOND;
+const NO_ROOM_PAUSE: Time = 6 * SECOND;
 
 /// One transfer.
 pub struct Sending {
@@ -25,6 +28,8 @@ pub struct Sending {
     /// Most that was ever there, and since when.
     progress: (u64, Time),
     attempt: u64,
+    /// The core is about to be told that it failed.
+    has_failed: bool,
 }
 
 impl World {
@@ -35,7 +40,7 @@ impl World {
         peer: NodeId,
         term: Term,
         token: Token,
-        meta: SnapshotMeta,
+        meta: &SnapshotMeta,
     ) {
         let now = self.now;
         let Some(raft) = &mut self.slots[slot].raft else { return };
@@ -50,11 +55,14 @@ impl World {
             None => None,
         };
         let Some((snapshot, file)) = opened else {
-            return self.give_up_sending(slot, peer);
+            self.sending_failed(slot, peer);
+            return self.end_if_failed(slot);
         };
         let attempt = self.rng.random();
         let progress = (0, now);
-        let sending = Sending { term, token, snapshot, file, have: 0, progress, attempt };
+        let has_failed = false;
+        let sending =
+            Sending { term, token, snapshot, file, have: 0, progress, attempt, has_failed };
         raft.sendings.insert(peer, sending);
         self.coverage.count("transfers of snapshots begun");
         self.offer(slot, peer);
@@ -92,23 +100,42 @@ impl World {
         if sending.attempt != attempt {
             return;
         }
-        if now - sending.progress.1 > PATIENCE {
-            return self.give_up_sending(slot, peer);
+        if sending.has_failed || now - sending.progress.1 > PATIENCE {
+            return self.sending_failed(slot, peer);
         }
         self.coverage.count("transfers of snapshots resumed");
         self.offer(slot, peer);
     }
 
-    fn give_up_sending(&mut self, slot: usize, peer: NodeId) {
-        if let Some(raft) = &mut self.slots[slot].raft {
-            raft.sendings.remove(&peer);
+    /// Trying again at once is of no use: the core hears of it after a pause.
+    fn give_up_sending(&mut self, slot: usize, peer: NodeId, pause: Time) {
+        let process = self.raft_of(slot);
+        let Some(raft) = &mut self.slots[slot].raft else { return };
+        if let Some(sending) = raft.sendings.get_mut(&peer) {
+            sending.attempt += 1;
+            sending.has_failed = true;
+            let attempt = sending.attempt;
+            self.at(pause, Event::SendLate(process, peer, attempt));
         }
-        self.hear(slot, EntriesEvent::PeerUnreachable(peer));
         self.end_if_failed(slot);
     }
 
+    fn sending_failed(&mut self, slot: usize, peer: NodeId) {
+        if let Some(raft) = &mut self.slots[slot].raft {
+            raft.sendings.remove(&peer);
+        }
+        self.coverage.count("transfers of snapshots given up");
+        self.hear(slot, EntriesEvent::SnapshotFailed(peer));
+    }
+
     /// The peer has answered a step.
-    pub fn go_on_sending(&mut self, slot: usize, peer: NodeId, attempt: u64, reply: SnapshotReply) {
+    pub fn go_on_sending(
+        &mut self,
+        slot: usize,
+        peer: NodeId,
+        attempt: u64,
+        reply: &SnapshotReply,
+    ) {
         let (now, node) = (self.now, self.slots[slot].node);
         let piece_bytes = self.rng.random_range(1..=4) * self.plan.piece_bytes;
         let Some(raft) = &mut self.slots[slot].raft else { return };
@@ -117,7 +144,7 @@ impl World {
             return;
         }
         match reply {
-            SnapshotReply::Have(Ok(have)) if have <= sending.snapshot.bytes => {
+            &SnapshotReply::Have(Ok(have)) if have <= sending.snapshot.bytes => {
                 sending.attempt += 1;
                 sending.have = have;
                 if have > sending.progress.0 {
@@ -131,9 +158,14 @@ impl World {
                 let verified = raft.shelf.verify(&snapshot);
                 self.coverage.count("snapshots verified for a peer that found damage");
                 drop(verified);
-                self.give_up_sending(slot, peer);
+                self.give_up_sending(slot, peer, REFUSED_PAUSE);
             }
-            SnapshotReply::Have(Ok(_) | Err(_)) => self.give_up_sending(slot, peer),
+            SnapshotReply::Have(Err(SnapshotRefusal::NoRoom { .. })) => {
+                self.give_up_sending(slot, peer, NO_ROOM_PAUSE);
+            }
+            SnapshotReply::Have(Ok(_) | Err(_)) => {
+                self.give_up_sending(slot, peer, REFUSED_PAUSE);
+            }
             SnapshotReply::Installed(reply) => {
                 let token = sending.token;
                 raft.sendings.remove(&peer);
@@ -152,7 +184,7 @@ impl World {
         let step = if offset < sending.snapshot.bytes {
             match sending.file.read_at(offset, piece_bytes) {
                 Ok(bytes) => SnapshotStep::Piece(SnapshotPiece { term, id, offset, bytes }),
-                Err(_unreadable) => return self.give_up_sending(slot, peer),
+                Err(_unreadable) => return self.give_up_sending(slot, peer, REFUSED_PAUSE),
             }
         } else {
             SnapshotStep::Install(term, sending.snapshot.meta.clone())

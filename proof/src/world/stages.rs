@@ -93,7 +93,7 @@ impl World {
         self.begin_sync(slot);
         for envelope in actions.send {
             if let Message::InstallSnapshot(meta) = envelope.body {
-                self.begin_sending(slot, envelope.to, envelope.term, envelope.token, meta);
+                self.begin_sending(slot, envelope.to, envelope.term, envelope.token, &meta);
             } else {
                 self.ask_peer(slot, envelope);
             }

@@ -34,7 +34,9 @@ impl Hasher for Fnv {
 pub fn digest(bytes: &[u8]) -> u64 {
     let mut hash = Fnv::default();
     let (words, rest) = bytes.as_chunks::<8>();
-    words.iter().for_each(|word| hash.write_u64(u64::from_le_bytes(*word)));
+    for word in words {
+        hash.write_u64(u64::from_le_bytes(*word));
+    }
     hash.write(rest);
     hash.finish()
 }

@@ -43,7 +43,9 @@ pub fn digest_of(payload: &Payload) -> u64 {
                 [(1, &membership.voters), (2, &membership.outgoing), (3, &membership.learners)]
             {
                 hash.write_u64(mark);
-                ids.iter().for_each(|id| hash.write_u64(id.0));
+                for id in ids {
+                    hash.write_u64(id.0);
+                }
             }
             hash.finish()
         }
