@@ -184,6 +184,7 @@ impl World {
             Ok(taken) => {
                 self.coverage.count("snapshots taken");
                 let kept = raft.store.all();
+                self.slots[slot].snapshot = taken.meta.last;
                 let oldest =
                     kept.first().map_or(taken.meta.last.index, |kept| kept.meta.last.index);
                 self.hear(slot, EntriesEvent::SnapshotTaken { meta: taken.meta, oldest });

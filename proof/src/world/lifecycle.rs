@@ -110,6 +110,7 @@ impl World {
         here.paused_until[Part::Raft as usize] = 0;
         here.boot += 1;
         here.shadow = Shadow::of(&restored);
+        here.snapshot = restored.snapshot.as_ref().map_or(LogId::default(), |meta| meta.last);
         here.perhaps.clear();
         let restored = if self.plan.plant == Some(Plant::ForgetVotes) {
             let hard_state = HardState { vote: None, ..restored.hard_state };
@@ -333,6 +334,7 @@ impl World {
         here.disk = SimulatedDisk::new(stream(self.seed, &format!("disk {slot} {generation}")));
         here.machine_disk = here.machine_disk.is_some().then(SharedDisk::default);
         here.shadow = Shadow::default();
+        here.snapshot = LogId::default();
         here.perhaps.clear();
         here.hangs_until = 0;
         here.is_over = false;

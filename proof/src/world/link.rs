@@ -22,8 +22,10 @@ pub struct Link {
     pub is_up: bool,
     /// Whether it is being tried.
     pub tries: bool,
-    /// Nothing arrives before this: both directions are in order.
+    /// Nothing arrives before this: both directions are in order, mostly.
     next: [Time; 2],
+    /// Answers to batches are read in the order of the batches, whatever overtakes them.
+    next_applied: Time,
     /// A restore under way.
     pub loading: Option<Loading>,
 }
@@ -49,20 +51,24 @@ impl World {
     pub fn tell_machine(&mut self, slot: usize, what: MachineWork) {
         let machine = self.slots[slot].process(slot, Part::Machine);
         let (start, boot) = (self.raft_of(slot).start, self.slots[slot].boot);
-        let delay = self.pipe(slot, 0);
+        let delay = self.pipe(slot, 0, false);
         let Some(raft) = &self.slots[slot].raft else { return };
         let call = ToMachine { start, boot, attachment: raft.link.attachment, what };
         self.at(delay, Event::Machine(machine, Box::new(call)));
     }
 
     /// How long the pipe takes in a direction.
-    fn pipe(&mut self, slot: usize, direction: usize) -> Time {
+    fn pipe(&mut self, slot: usize, direction: usize, is_applied: bool) -> Time {
         let (now, took) = (self.now, self.rng.random_range(20..400));
         let Some(raft) = &mut self.slots[slot].raft else { return took };
         let next = &mut raft.link.next[direction];
         // Calls of one connection are served beside each other: two may change places.
         let at = if self.rng.random_bool(0.02) { now + took } else { (now + took).max(*next + 1) };
         *next = at;
+        if is_applied {
+            raft.link.next_applied = at.max(raft.link.next_applied + 1);
+            return raft.link.next_applied - now;
+        }
         at - now
     }
 
@@ -144,7 +150,8 @@ impl World {
     pub fn machine_says(&mut self, slot: usize, (start, _): Ticket, heard: Heard) {
         let raft = self.raft_of(slot);
         if raft.start == start {
-            let delay = self.pipe(slot, 1);
+            let is_applied = matches!(heard, Heard::Event(_, MachineEvent::Applied { .. }));
+            let delay = self.pipe(slot, 1, is_applied);
             self.at(delay, Event::Link(raft, Box::new(heard)));
         }
     }

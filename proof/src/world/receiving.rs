@@ -140,6 +140,8 @@ impl World {
             .map_err(|error| SnapshotRefusal::Bad { reason: error.to_string() })?;
         let meta = ours.meta.clone();
         self.check_described(&meta);
+        let here = &mut self.slots[slot];
+        here.snapshot = here.snapshot.max(meta.last);
         self.hear(slot, EntriesEvent::SnapshotReceived { meta, image: Box::new(image) });
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use raft::consensus::LogId;
 use rand::RngExt;
 
 use super::World;
@@ -127,6 +128,7 @@ fn new_slot(seed: u64, slot: usize, plan: &Plan, rng: &mut super::Rng) -> Slot {
         machine_disk: rng.random_bool(0.6).then(SharedDisk::default),
         shadow: Shadow::default(),
         perhaps: Vec::new(),
+        snapshot: LogId::default(),
         raft: None,
         machine: None,
         member: None,

@@ -1,6 +1,6 @@
 //! A machine: its disks, its identity, its clock, and its processes.
 
-use raft::consensus::NodeId;
+use raft::consensus::{LogId, NodeId};
 
 use super::agenda::Time;
 use super::disk::SimulatedDisk;
@@ -28,6 +28,8 @@ pub struct Slot {
     pub shadow: Shadow,
     /// What may be there instead since a write was broken off.
     pub perhaps: Vec<Shadow>,
+    /// Where the newest snapshot ends that is durable there: it stands for all entries before.
+    pub snapshot: LogId,
     /// Raft.
     pub raft: Option<RaftProcess>,
     /// The replicated program.
@@ -71,6 +73,11 @@ impl Slot {
     /// Until when the process stands still, if it does.
     pub fn paused(&self, part: Part, now: Time) -> Option<Time> {
         Some(self.paused_until[part as usize]).filter(|until| *until > now)
+    }
+
+    /// Whether an entry is durable here, in the log or in a snapshot.
+    pub fn holds(&self, id: LogId) -> bool {
+        self.shadow.holds(id) || id.index <= self.snapshot.index
     }
 
     /// The wall clock in ms.

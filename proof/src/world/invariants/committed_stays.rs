@@ -99,7 +99,7 @@ impl World {
                 let known = self.invariants.committed.get(id.index);
                 let known = known.map(|one| (one.term, one.written.digest));
                 assert_eq!(known, Some((id.term, digest_of(payload))), "slot {slot} hands on {id}");
-                let durable = self.slots[slot].shadow.holds(*id);
+                let durable = self.slots[slot].holds(*id);
                 assert!(durable, "slot {slot} hands on {id} before it is durable there");
             }
         }

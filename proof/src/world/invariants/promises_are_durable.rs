@@ -33,14 +33,15 @@ impl World {
 
     fn is_held(&self, voters: &BTreeSet<NodeId>, id: LogId) -> bool {
         let holds = |voter: &&NodeId| {
-            self.places.get(voter).is_some_and(|slot| self.slots[*slot].shadow.holds(id))
+            self.places.get(voter).is_some_and(|slot| self.slots[*slot].holds(id))
         };
         voters.is_empty() || voters.iter().filter(holds).count() > voters.len() / 2
     }
 
     pub(super) fn check_promise(&self, slot: usize, envelope: &Envelope) {
         let shadow = &self.slots[slot].shadow;
-        let (on_disk, last) = (shadow.hard_state, shadow.last().index);
+        let last = shadow.last().index.max(self.slots[slot].snapshot.index);
+        let on_disk = shadow.hard_state;
         let is_later = on_disk.term > envelope.term;
         match &envelope.body {
             Message::Vote(_) => {
