@@ -34,9 +34,14 @@ impl Atlas {
         self.may_forget = may_forget;
     }
 
-    /// Whether the machine's disk may have forgotten what it said was durable.
-    pub fn may_forget(&self, slot: usize) -> bool {
-        self.may_forget && self.unsound.is_some_and(|(unsound, _)| unsound == slot)
+    /// Whether this node's disk is the unsound one.
+    pub fn is_unsound(&self, node: NodeId) -> bool {
+        self.unsound.is_some_and(|(_, unsound)| unsound == node)
+    }
+
+    /// Whether this node's disk may have forgotten what it said was durable.
+    pub fn may_forget(&self, node: NodeId) -> bool {
+        self.may_forget && self.is_unsound(node)
     }
 
     /// The machine whose disk is unsound.

@@ -43,7 +43,9 @@ impl World {
                 raft.leaves = false;
             }
         }
-        if let Some((slot, _)) = self.atlas.unsound() {
+        if let Some((slot, node)) = self.atlas.unsound()
+            && self.slots[slot].node == node
+        {
             // The operator who was about to come comes now.
             self.replace_later(slot, 1);
         }

@@ -27,7 +27,7 @@ use super::plan::Plant;
 use super::raft_process::{Log, RaftProcess};
 use super::random::stream;
 use super::roster::raft_address;
-use super::shadow::Shadow;
+use super::shadow::{Lost, Shadow};
 
 impl World {
     /// Starts a process, unless it runs or cannot.
@@ -82,7 +82,7 @@ impl World {
         }
         self.slots[slot].disk.process_ends();
         if error.exit_code() == 11 {
-            let unsound = self.atlas.unsound().is_some_and(|(unsound, _)| unsound == slot);
+            let unsound = self.atlas.is_unsound(self.slots[slot].node);
             assert!(unsound, "slot {slot} refuses a disk that nobody damaged: {error}");
             self.coverage.count("starts refused because of damage");
             self.slots[slot].is_over = true;
@@ -322,6 +322,9 @@ impl World {
         self.kill_member(slot);
         let old = self.slots[slot].node;
         self.places.remove(&old);
+        let lost =
+            Lost { log: self.slots[slot].shadow.clone(), snapshot: self.slots[slot].snapshot };
+        self.lost.insert(old, lost);
         let generation = self.slots[slot].generation + 1;
         let node = node_id(self.seed, slot, generation);
         self.places.insert(node, slot);

@@ -78,6 +78,7 @@ use self::invariants::Invariants;
 use self::nemesis::Nemesis;
 use self::network::Network;
 use self::random::Rng;
+use self::shadow::Lost;
 use self::slot::Slot;
 use self::trace::Fnv;
 
@@ -93,6 +94,8 @@ struct World {
     slots: Vec<Slot>,
     /// Where a node lives. One that is gone for good lives nowhere.
     places: BTreeMap<NodeId, usize>,
+    /// What was on disks that are gone for good, by the node that lived there.
+    lost: BTreeMap<NodeId, Lost>,
     network: Network,
     clients: Clients,
     nemesis: Nemesis,

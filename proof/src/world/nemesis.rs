@@ -31,7 +31,7 @@ pub enum Relief {
     /// A full disk.
     Room(usize),
     /// A lying disk.
-    Truth(usize),
+    Truth(usize, u64),
 }
 
 impl Nemesis {
@@ -96,7 +96,13 @@ impl World {
             Relief::Network(cuts) if cuts == self.nemesis.cuts => self.network.mend(),
             Relief::Network(_) => {}
             Relief::Room(slot) => self.slots[slot].disk.fill(false),
-            Relief::Truth(slot) => self.slots[slot].disk.lie(false),
+            Relief::Truth(slot, generation) => {
+                self.slots[slot].disk.lie(false);
+                // What it lied about is seen at a power cut only.
+                if self.slots[slot].generation == generation && self.nemesis.rng.random_bool(0.8) {
+                    self.cut_power(slot);
+                }
+            }
         }
     }
 
@@ -274,7 +280,8 @@ impl World {
                 disk.lie(true);
                 self.coverage.fault("lying syncs");
                 let lasts = self.nemesis.rng.random_range(SECOND..4 * SECOND);
-                self.at(lasts, Event::Relief(Relief::Truth(slot)));
+                let generation = self.slots[slot].generation;
+                self.at(lasts, Event::Relief(Relief::Truth(slot, generation)));
             }
             3 => {
                 disk.fail_after(0, Fault::Misdirect);

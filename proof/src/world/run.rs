@@ -85,6 +85,7 @@ impl World {
             agenda: Agenda::default(),
             slots,
             places,
+            lost: BTreeMap::new(),
             network: Network::new(stream(seed, "network")),
             clients: Clients::new(plan.clients, seed),
             nemesis: Nemesis::new(seed),

@@ -13,6 +13,22 @@ pub struct Shadow {
     terms: VecDeque<Term>,
 }
 
+/// What was on a disk when it was taken away: acknowledgements of it may still be on their way.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// The log.
+    pub log: Shadow,
+    /// Where its newest snapshot ended.
+    pub snapshot: LogId,
+}
+
+impl Lost {
+    /// Whether an entry was there.
+    pub fn held(&self, id: LogId) -> bool {
+        self.log.holds(id) || id.index <= self.snapshot.index
+    }
+}
+
 impl Shadow {
     /// What a process found when it started.
     pub fn of(restored: &Restored) -> Self {

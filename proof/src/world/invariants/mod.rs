@@ -125,7 +125,7 @@ impl World {
         if !found {
             let here = &self.slots[slot];
             assert!(
-                self.atlas.may_forget(slot),
+                self.atlas.may_forget(self.slots[slot].node),
                 "slot {slot} finds its log up to {} and {:?} on a sound disk, durable were {} and {:?}",
                 restored.last,
                 restored.hard_state,

@@ -32,8 +32,9 @@ impl World {
     }
 
     fn is_held(&self, voters: &BTreeSet<NodeId>, id: LogId) -> bool {
-        let holds = |voter: &&NodeId| {
-            self.places.get(voter).is_some_and(|slot| self.slots[*slot].holds(id))
+        let holds = |voter: &&NodeId| match self.places.get(voter) {
+            Some(slot) => self.slots[*slot].holds(id),
+            None => self.lost.get(voter).is_some_and(|lost| lost.held(id)),
         };
         voters.is_empty() || voters.iter().filter(holds).count() > voters.len() / 2
     }
