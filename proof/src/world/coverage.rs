@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::World;
 use super::disk::Fault;
+use super::nemesis::{DAMAGE, fault_names};
 
 /// Counts, by what was counted.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +19,7 @@ pub struct Coverage {
 }
 
 /// What a long run must have seen, each at least once: else it is thin.
-pub const EXPECTED: [&str; 14] = [
+pub const EXPECTED: [&str; 15] = [
     "role changes",
     "configurations in force",
     "power cuts",
@@ -27,6 +28,7 @@ pub const EXPECTED: [&str; 14] = [
     "writes or syncs refused",
     "ends of raft because its log failed",
     "starts refused because of damage",
+    "disks that forgot what they said was durable",
     "machines with new disks",
     "snapshots taken",
     "transfers of snapshots finished",
@@ -64,7 +66,9 @@ impl Coverage {
 
     /// What of the expected things was never seen.
     pub fn missing(&self) -> Vec<&'static str> {
-        EXPECTED.into_iter().filter(|what| !self.seen.contains_key(what)).collect()
+        let unseen = EXPECTED.into_iter().filter(|what| !self.seen.contains_key(what));
+        let faults = fault_names().chain(DAMAGE);
+        unseen.chain(faults.filter(|what| !self.faults.contains_key(what))).collect()
     }
 }
 

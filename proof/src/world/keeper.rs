@@ -184,7 +184,9 @@ impl World {
             Ok(taken) => {
                 self.coverage.count("snapshots taken");
                 let kept = raft.store.all();
-                self.slots[slot].snapshot = taken.meta.last;
+                let here = &mut self.slots[slot];
+                // Meanwhile a newer one may have arrived.
+                here.snapshot = here.snapshot.max(taken.meta.last);
                 let oldest =
                     kept.first().map_or(taken.meta.last.index, |kept| kept.meta.last.index);
                 self.hear(slot, EntriesEvent::SnapshotTaken { meta: taken.meta, oldest });

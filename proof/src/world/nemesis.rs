@@ -69,6 +69,15 @@ const FAULTS: [(u32, &str, Misfortune); 22] = [
     (5, "wishes of operators", World::fault_operator),
 ];
 
+/// Kinds of damage to a disk.
+pub const DAMAGE: [&str; 4] =
+    ["bits flipped in a log", "bits flipped in a snapshot", "lying syncs", "misdirected writes"];
+
+/// What each kind of misfortune is called.
+pub fn fault_names() -> impl Iterator<Item = &'static str> {
+    FAULTS.iter().map(|(_, name, _)| *name)
+}
+
 impl World {
     /// Something goes wrong, and the next thing is planned.
     pub fn strike(&mut self) {
@@ -274,18 +283,18 @@ impl World {
         self.atlas.mark(slot, node, kind >= 2);
         let disk = &self.slots[slot].disk;
         match kind {
-            0 if disk.flip(".wal") => self.coverage.fault("bits flipped in a log"),
-            1 if disk.flip(".snapshot") => self.coverage.fault("bits flipped in a snapshot"),
+            0 if disk.flip(".wal") => self.coverage.fault(DAMAGE[0]),
+            1 if disk.flip(".snapshot") => self.coverage.fault(DAMAGE[1]),
             2 => {
                 disk.lie(true);
-                self.coverage.fault("lying syncs");
+                self.coverage.fault(DAMAGE[2]);
                 let lasts = self.nemesis.rng.random_range(SECOND..4 * SECOND);
                 let generation = self.slots[slot].generation;
                 self.at(lasts, Event::Relief(Relief::Truth(slot, generation)));
             }
             3 => {
                 disk.fail_after(0, Fault::Misdirect);
-                self.coverage.fault("misdirected writes");
+                self.coverage.fault(DAMAGE[3]);
             }
             _ => {}
         }
