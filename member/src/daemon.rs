@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::memory::Memory;
 use crate::report::Reporter;
-use crate::rpc::{Identity, JoinError, MAX_SEEDS, MemberView, View};
+use crate::rpc::{Identity, JoinError, MAX_SEEDS, View};
 use crate::seeds::{Resolved, Resolver, Seed};
 use crate::server::{Command, MAX_COMMANDS, MemberServer, Published, serve};
 use crate::sockets::{Arrived, BindError, Door, Sockets};
@@ -386,14 +386,5 @@ fn publication(swim: &Swim, addresses: &Addresses) -> Published {
         tags: swim.tags().clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let members = swim.view().into_iter().map(|(id, standing, profile)| MemberView {
-        id: id.0,
-        name: profile.name.clone(),
-        gossip_address: profile.address.to_string(),
-        state: standing.state,
-        incarnation: standing.incarnation.0,
-        tags: profile.tags.clone(),
-    });
-    let view = View { version: swim.view_version(), members: members.collect() };
-    Published { identity, view: Arc::new(view) }
+    Published { identity, view: Arc::new(View::of(swim)) }
 }

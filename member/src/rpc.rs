@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::swim::Swim;
 pub use crate::swim::{State, Tags, TagsError};
 use crate::wire::{Endpoint, Hello, HelloError, Io, Service, client_transport, serve_connection};
 
@@ -73,6 +74,21 @@ pub struct View {
     pub version: u64,
     /// Sorted by id; holds this member too, and dead and left ones until they are forgotten.
     pub members: Vec<MemberView>,
+}
+
+impl View {
+    /// What this member believes now.
+    pub fn of(swim: &Swim) -> Self {
+        let members = swim.view().into_iter().map(|(id, standing, profile)| MemberView {
+            id: id.0,
+            name: profile.name.clone(),
+            gossip_address: profile.address.to_string(),
+            state: standing.state,
+            incarnation: standing.incarnation.0,
+            tags: profile.tags.clone(),
+        });
+        Self { version: swim.view_version(), members: members.collect() }
+    }
 }
 
 /// What is believed about one member.

@@ -3,3 +3,4 @@
 pub mod history;
 pub mod mutants;
 pub mod nemesis;
+pub mod world;

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 
 pub use self::error::RunError;
-use self::stored::Stored;
+pub use self::stored::{Places, Stored};
 
 use crate::config::{Bootstrap, Config};
 use crate::consensus::{self, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
@@ -39,7 +39,7 @@ use crate::shelf::Shelf;
 use crate::snapshot::Store;
 use crate::tasks::{CommitsTask, EntriesTask, LogFailure, QUEUE_EVENTS, Synced, log_events};
 use crate::transfer::{Receiver, Senders, SendersContext};
-use crate::wal::{Wal, Writer};
+use crate::wal::{Disk, RealDisk, Wal, Writer};
 
 /// Most bytes of entries in one append.
 const MAX_APPEND_BYTES: usize = 1024 * 1024;
@@ -131,7 +131,9 @@ struct Opened {
 impl Opened {
     async fn open(config: Config) -> Result<Self, RunError> {
         let mut data_dir = DataDir::open(&config.data_dir.join("raft"))?;
-        let Stored { wal, restored, store, image } = Stored::open(&config, &data_dir)?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let Stored { wal, restored, store, image } =
+            Stored::open(&disk, &Places::of(&config, &data_dir))?;
         let is_blank =
             restored.last == LogId::default() && restored.hard_state == HardState::default();
         data_dir.begin_boot(is_blank)?;
@@ -491,7 +493,6 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 mod tests {
     use state_machine::startup;
 
-    use super::stored::open_log;
     use super::*;
     use crate::config::Settings;
     use crate::consensus::{BatchNo, Entry, Payload, Persist, Term};
@@ -550,7 +551,8 @@ mod tests {
         drop(Opened::open(config.clone()).await.unwrap());
         let raft = dir.path().join("raft");
         let data_dir = DataDir::open(&raft).unwrap();
-        let (mut wal, _) = open_log(&config, &data_dir).unwrap();
+        let places = Places::of(&config, &data_dir);
+        let (mut wal, _) = Wal::open(Arc::new(RealDisk), &places.wal, places.log.clone()).unwrap();
         let id = LogId::new(Term(1), Index(1));
         let persist = Persist {
             batch: BatchNo(1),

@@ -45,9 +45,9 @@ impl Default for Sight {
 
 const CONNECTED: &str = "connected";
 /// What a node says of itself by gossip.
-const ROLE: &str = "raft";
+pub const ROLE: &str = "raft";
 /// The same while its state machine is away: then it is the last to be made the leader.
-const ROLE_DETACHED: &str = "raft without its machine";
+pub const ROLE_DETACHED: &str = "raft without its machine";
 
 impl Sight {
     /// Whether the member daemon has told anything yet, and is there.
@@ -205,7 +205,7 @@ fn state_name(state: State) -> &'static str {
 
 /// Those that run a raft and are of our cluster or of none; before we have one, those of none. Where a node id is seen twice (its member daemon was given a
 /// new directory), the living one counts.
-fn candidates(view: &View, ours: Option<u128>) -> Vec<Candidate> {
+pub fn candidates(view: &View, ours: Option<u128>) -> Vec<Candidate> {
     let mut by_node = BTreeMap::<NodeId, Candidate>::new();
     for member in &view.members {
         let foreign = member.tags.cluster.is_some() && member.tags.cluster != ours;

@@ -59,6 +59,12 @@ impl Synced {
     }
 }
 
+impl From<Synced> for EntriesEvent {
+    fn from(Synced { batch, hard_state, last }: Synced) -> Self {
+        Self::Synced { batch, hard_state, last }
+    }
+}
+
 /// Hands events of the log thread to the first stage. `failed` hears of the end of the log.
 pub fn log_events(
     inbox: mpsc::Sender<EntriesEvent>,
@@ -100,7 +106,7 @@ pub fn log_events(
 }
 
 /// A fetch's purpose as a token of the log, and back: zero is the core.
-fn token(purpose: FetchFor) -> u64 {
+pub fn token(purpose: FetchFor) -> u64 {
     match purpose {
         FetchFor::Core => 0,
         FetchFor::Feed(generation) => generation + 1,
@@ -192,8 +198,7 @@ impl EntriesTask {
     }
 
     fn newly_synced(&mut self) -> EntriesEvent {
-        let Synced { batch, hard_state, last } = *self.synced.borrow_and_update();
-        EntriesEvent::Synced { batch, hard_state, last }
+        (*self.synced.borrow_and_update()).into()
     }
 
     fn note_gossip(&mut self, events: &[EntriesEvent]) {

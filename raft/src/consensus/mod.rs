@@ -164,6 +164,16 @@ impl Raft {
         self.common().leader()
     }
 
+    /// Its role.
+    pub fn role(&self) -> RoleName {
+        match self {
+            Self::Follower(_) => RoleName::Follower,
+            Self::PreCandidate(_) => RoleName::PreCandidate,
+            Self::Candidate(_) => RoleName::Candidate,
+            Self::Leader(_) => RoleName::Leader,
+        }
+    }
+
     /// Term and vote, perhaps not durable yet.
     pub fn hard_state(&self) -> HardState {
         self.common().hard_state()
@@ -204,15 +214,10 @@ impl Raft {
     /// A look from outside.
     pub fn status(&self) -> Status {
         let common = self.common();
-        let (role, leader) = match self {
-            Self::Follower(_) => (RoleName::Follower, None),
-            Self::PreCandidate(_) => (RoleName::PreCandidate, None),
-            Self::Candidate(_) => (RoleName::Candidate, None),
-            Self::Leader(leader) => (RoleName::Leader, Some(leader)),
-        };
+        let leader = if let Self::Leader(leader) = self { Some(leader) } else { None };
         Status {
             id: common.id(),
-            role,
+            role: self.role(),
             term: common.term(),
             leader: common.leader(),
             commit_index: common.commit_index(),

@@ -1,5 +1,6 @@
 //! What this node has on its disk, opened and joined: the log, the snapshots, and the session table to go on from.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{RunError, TAIL_BYTES};
@@ -10,21 +11,68 @@ use crate::identity::DataDir;
 use crate::session::Image;
 use crate::snapshot::{Description, SnapshotError, Store};
 use crate::tasks::LogFailure;
-use crate::wal::{OpenError, Options, RealDisk, Wal};
+use crate::wal::{Disk, OpenError, Options, Wal};
+
+/// Where it is, and how it is opened.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Directory of the log.
+    pub wal: PathBuf,
+    /// Directory of the snapshots.
+    pub snapshots: PathBuf,
+    /// Whose they are, if that is known.
+    pub cluster: Option<u128>,
+    /// Snapshots that are kept.
+    pub keep_snapshots: usize,
+    /// How the log is opened.
+    pub log: Options,
+}
+
+impl Places {
+    pub(super) fn of(config: &Config, data_dir: &DataDir) -> Self {
+        let log = Options {
+            segment_bytes: config.segment_bytes,
+            tail_cache_bytes: TAIL_BYTES.min(config.log_cache_bytes),
+            sync: config.fsync,
+            seed: rand::random(),
+            ..Options::default()
+        };
+        let (wal, snapshots) = (data_dir.wal(), data_dir.snapshots());
+        let (cluster, keep_snapshots) = (data_dir.identity().cluster, config.keep_snapshots);
+        Self { wal, snapshots, cluster, keep_snapshots, log }
+    }
+
+    fn open_log(&self, disk: &Arc<dyn Disk>) -> Result<(Wal, Restored), OpenError> {
+        Wal::open(Arc::clone(disk), &self.wal, self.log.clone())
+    }
+
+    fn open_snapshots(&self, disk: &Arc<dyn Disk>) -> Result<Store, SnapshotError> {
+        let (store, _damages) =
+            Store::open(Arc::clone(disk), &self.snapshots, self.cluster, self.keep_snapshots)?;
+        Ok(store)
+    }
+}
 
 /// All of it.
-pub(super) struct Stored {
-    pub(super) wal: Wal,
-    pub(super) restored: Restored,
-    pub(super) store: Store,
+pub struct Stored {
+    /// The log.
+    pub wal: Wal,
+    /// What log and snapshots say together.
+    pub restored: Restored,
+    /// The snapshots.
+    pub store: Store,
     /// The session table of the newest snapshot.
-    pub(super) image: Option<Image>,
+    pub image: Option<Image>,
 }
 
 impl Stored {
-    pub(super) fn open(config: &Config, data_dir: &DataDir) -> Result<Self, RunError> {
-        let (mut wal, log) = open_log(config, data_dir)?;
-        let store = open_snapshots(config, data_dir)?;
+    /// Opens and joins what is there. What is damaged is refused or set aside.
+    ///
+    /// # Errors
+    /// See [`RunError`]: nothing may be started from this.
+    pub fn open(disk: &Arc<dyn Disk>, places: &Places) -> Result<Self, RunError> {
+        let (mut wal, log) = places.open_log(disk)?;
+        let store = places.open_snapshots(disk)?;
         let (snapshot, image) = newest_usable(&store)?.unzip();
         let Joined { mut restored, replace_log } = continuity::join(log, snapshot.clone())?;
         if let Some(base) = &replace_log {
@@ -32,31 +80,12 @@ impl Stored {
         } else if let (Some(meta), true) = (&snapshot, lacks_entries(image.as_ref(), &restored)) {
             wal.compact(meta).map_err(LogFailure::from)?;
             drop(wal);
-            let (shorter, log) = open_log(config, data_dir)?;
+            let again = Options { seed: places.log.seed.wrapping_add(1), ..places.log.clone() };
+            let (shorter, log) = Wal::open(Arc::clone(disk), &places.wal, again)?;
             (wal, restored) = (shorter, continuity::join(log, snapshot)?.restored);
         }
         Ok(Self { wal, restored, store, image })
     }
-}
-
-pub(super) fn open_log(config: &Config, data_dir: &DataDir) -> Result<(Wal, Restored), OpenError> {
-    let options = Options {
-        segment_bytes: config.segment_bytes,
-        tail_cache_bytes: TAIL_BYTES.min(config.log_cache_bytes),
-        sync: config.fsync,
-        seed: rand::random(),
-        ..Options::default()
-    };
-    Wal::open(Arc::new(RealDisk), &data_dir.wal(), options)
-}
-
-/// Opens the snapshots that this node holds.
-fn open_snapshots(config: &Config, data_dir: &DataDir) -> Result<Store, SnapshotError> {
-    let cluster = data_dir.identity().cluster;
-    let disk = Arc::new(RealDisk);
-    let (store, _damages) =
-        Store::open(disk, &data_dir.snapshots(), cluster, config.keep_snapshots)?;
-    Ok(store)
 }
 
 /// Whether the log begins before the first entry of which the session table knows whether it is to be applied: the table is another
@@ -97,6 +126,7 @@ mod tests {
         BatchNo, Entry, HardState, LogId, Membership, NodeId, NodeInfo, Payload, Persist, Term,
     };
     use crate::session::Sessions;
+    use crate::wal::RealDisk;
 
     fn id(index: u64) -> LogId {
         LogId::new(Term(1), Index(index))
@@ -143,7 +173,9 @@ mod tests {
             let config =
                 state_machine::startup::load::<crate::config::Settings>(flags).unwrap().config;
             let data_dir = DataDir::open(&dir.path().join("raft")).unwrap();
-            let (mut wal, _) = open_log(&config, &data_dir).unwrap();
+            let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+            let places = Places::of(&config, &data_dir);
+            let (mut wal, _) = places.open_log(&disk).unwrap();
             let append = (1..=8).map(|index| Entry { id: id(index), payload: Payload::Noop });
             let persist = Persist {
                 batch: BatchNo(1),
@@ -155,7 +187,7 @@ mod tests {
             wal.append(&[persist]).unwrap();
             drop(wal);
             take(&store(&data_dir.snapshots()), 5, unknown);
-            let stored = Stored::open(&config, &data_dir).unwrap();
+            let stored = Stored::open(&disk, &places).unwrap();
             assert_eq!(stored.wal.first_index(), Index(first), "unknown up to {unknown}");
             let base = stored.restored.base.map_or(0, |base| base.last.index.0);
             assert_eq!((base + 1, stored.restored.last), (first, id(8)));

@@ -46,12 +46,6 @@ use crate::consensus::SnapshotMeta;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SnapshotId(pub u128);
 
-impl SnapshotId {
-    fn random() -> Self {
-        Self(rand::random())
-    }
-}
-
 impl fmt::Display for SnapshotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)

@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rand::rngs::ChaCha12Rng;
+use rand::{RngExt, SeedableRng};
+
 use super::file::{Growing, Reader};
 use super::frame::Kind;
 use super::names::{self, PART, TAKING};
 use super::{
-    Description, MachineReader, RawReader, Receiving, SnapshotDamage, SnapshotError, Taking,
+    Description, MachineReader, RawReader, Receiving, SnapshotDamage, SnapshotError, SnapshotId,
+    Taking,
 };
 use crate::consensus::SnapshotMeta;
 use crate::wal::{Disk, DiskError, During};
@@ -33,6 +37,8 @@ pub(super) struct Shared {
 struct State {
     /// Oldest first.
     snapshots: Vec<Description>,
+    /// Where ids of new snapshots come from, if not from the system.
+    ids: Option<ChaCha12Rng>,
     is_taking: bool,
     is_receiving: bool,
 }
@@ -81,6 +87,13 @@ impl Store {
         }
         shared.prune();
         Ok((Self { shared: Arc::new(shared) }, damages))
+    }
+
+    /// Chooses the ids of new snapshots by this seed. It must not repeat within a cluster, save in simulations.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        self.shared.state().ids = Some(ChaCha12Rng::seed_from_u64(seed));
+        self
     }
 
     /// The newest snapshot.
@@ -172,6 +185,12 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that holds this lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name for a new snapshot.
+    pub(super) fn fresh_id(&self) -> SnapshotId {
+        let mut state = self.state();
+        SnapshotId(state.ids.as_mut().map_or_else(rand::random, RngExt::random))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -33,7 +33,7 @@ impl Taking {
         image: &[u8],
     ) -> Result<Self, SnapshotError> {
         let claim = Claim::taking(&shared)?;
-        let head = Head { id: SnapshotId::random(), cluster, meta: meta.clone() };
+        let head = Head { id: shared.fresh_id(), cluster, meta: meta.clone() };
         let payload = head.encode();
         limited("the head", payload.len() as u64, MAX_HEAD_BYTES as u64)?;
         limited("the session table", image.len() as u64, MAX_IMAGE_BYTES)?;

@@ -50,7 +50,7 @@ pub use self::error::{Damage, DiskError, Impossible, OpenError, ReadError, Write
 pub use self::inspection::{Held, Inspection, Item, SegmentSummary, inspect};
 pub(crate) use self::opening::LOCK_FILE;
 pub(crate) use self::record::{decode_meta, encode_meta};
-pub use self::writer::{SyncCost, WalEvent, Writer};
+pub use self::writer::{Question, Request, SyncCost, WalEvent, Worker, Writer};
 
 use self::block::BLOCK_BYTES;
 use self::frame::FrameBuffer;

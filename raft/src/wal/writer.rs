@@ -68,7 +68,7 @@ pub struct Writer {
 struct Shared {
     mailbox: Mutex<Mailbox>,
     filled: Condvar,
-    pending_bytes: AtomicUsize,
+    pending_bytes: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -80,17 +80,43 @@ struct Mailbox {
     ended: bool,
 }
 
-enum Request {
+/// What the log is to do.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// See [`Writer::submit`].
     Persist(Persist),
+    /// See [`Writer::compact`].
     Compact(SnapshotMeta),
+    /// To be answered once what was submitted before is durable.
     Ask(Question),
 }
 
-#[derive(Clone, Copy)]
-enum Question {
-    Fetch { token: u64, from: Index, to: Index, max_bytes: usize },
-    Trailing { index: Index, keep_bytes: u64 },
-    Weigh { after: Index },
+/// What the log is asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {
+    /// See [`Writer::fetch`].
+    Fetch {
+        /// Repeated in the answer.
+        token: u64,
+        /// First wanted.
+        from: Index,
+        /// Last wanted, inclusive.
+        to: Index,
+        /// Bound of the answer.
+        max_bytes: usize,
+    },
+    /// See [`Writer::trailing`].
+    Trailing {
+        /// Entry that the log is to go on from.
+        index: Index,
+        /// Bytes of entries that stay before it.
+        keep_bytes: u64,
+    },
+    /// See [`Writer::weigh`].
+    Weigh {
+        /// Entry before the first that counts.
+        after: Index,
+    },
 }
 
 impl Writer {
@@ -100,9 +126,11 @@ impl Writer {
     /// When the system gives no thread.
     pub fn spawn(wal: Wal, on_event: Box<dyn FnMut(WalEvent) + Send>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut worker = Worker { wal, on_event, shared: Arc::clone(&shared), batches: Vec::new() };
+        let pending_bytes = Some(Arc::clone(&shared.pending_bytes));
+        let worker = Worker { pending_bytes, ..Worker::new(wal, on_event) };
+        let mut thread = Thread { worker, shared: Arc::clone(&shared) };
         let thread =
-            std::thread::Builder::new().name("wal".to_owned()).spawn(move || worker.run())?;
+            std::thread::Builder::new().name("wal".to_owned()).spawn(move || thread.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -185,15 +213,12 @@ impl Shared {
 }
 
 /// What runs on the thread.
-struct Worker {
-    wal: Wal,
-    on_event: Box<dyn FnMut(WalEvent) + Send>,
+struct Thread {
+    worker: Worker,
     shared: Arc<Shared>,
-    /// Batches for the next append; kept for its capacity.
-    batches: Vec<Persist>,
 }
 
-impl Worker {
+impl Thread {
     fn run(&mut self) {
         let result = catch_unwind(AssertUnwindSafe(|| self.run_until_error()));
         let mut mailbox = self.shared.mailbox();
@@ -202,9 +227,9 @@ impl Worker {
         drop(mailbox);
         match result {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => (self.on_event)(WalEvent::Failed(error)),
+            Ok(Err(error)) => (self.worker.on_event)(WalEvent::Failed(error)),
             Err(panic) => {
-                (self.on_event)(WalEvent::Failed(WriteError::Panicked));
+                (self.worker.on_event)(WalEvent::Failed(WriteError::Panicked));
                 resume_unwind(panic);
             }
         }
@@ -213,12 +238,39 @@ impl Worker {
     fn run_until_error(&mut self) -> Result<(), WriteError> {
         let mut requests = Vec::new();
         while self.shared.drain(&mut requests) {
-            self.work(requests.drain(..))?;
+            self.worker.work(requests.drain(..))?;
         }
         Ok(())
     }
+}
 
-    fn work(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), WriteError> {
+/// The owner of the log: writes what has gathered, syncs once, reports. It has no thread of its own, so a simulator can run it.
+pub struct Worker {
+    wal: Wal,
+    on_event: Box<dyn FnMut(WalEvent) + Send>,
+    /// Batches for the next append; kept for its capacity.
+    batches: Vec<Persist>,
+    /// Of the writer in front of it.
+    pending_bytes: Option<Arc<AtomicUsize>>,
+}
+
+impl Worker {
+    /// Owns an open log and reports to `on_event`.
+    pub fn new(wal: Wal, on_event: Box<dyn FnMut(WalEvent) + Send>) -> Self {
+        Self { wal, on_event, batches: Vec::new(), pending_bytes: None }
+    }
+
+    /// The log, to look at.
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// Carries out what has gathered: one write and one sync for all of it, save where a compaction stands between; then the
+    /// questions.
+    ///
+    /// # Errors
+    /// The log is over. Nobody was told of what failed: that is the caller's part.
+    pub fn work(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), WriteError> {
         let mut questions = Vec::new();
         for request in requests {
             match request {
@@ -266,7 +318,9 @@ impl Worker {
             disk_bytes: self.wal.disk_bytes(),
         };
         let bytes = self.batches.drain(..).map(|batch| weight_bytes(&batch)).sum();
-        self.shared.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(pending_bytes) = &self.pending_bytes {
+            pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
         (self.on_event)(WalEvent::Synced { batch, hard_state, last, cost });
         Ok(())
     }

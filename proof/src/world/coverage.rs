@@ -1,0 +1,97 @@
+//! What happened in a run, so that a thin one is not taken for a good one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::World;
+use super::disk::Fault;
+use super::nemesis::{DAMAGE, fault_names};
+
+/// Counts, by what was counted.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// Events.
+    pub steps: u64,
+    /// Misfortunes, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Everything else worth a line.
+    pub seen: BTreeMap<&'static str, u64>,
+}
+
+/// What a long run must have seen, each at least once: else it is thin.
+pub const EXPECTED: [&str; 15] = [
+    "role changes",
+    "configurations in force",
+    "power cuts",
+    "crashes in the middle of a write or sync",
+    "crashes at a disk operation",
+    "writes or syncs refused",
+    "ends of raft because its log failed",
+    "starts refused because of damage",
+    "disks that forgot what they said was durable",
+    "machines with new disks",
+    "snapshots taken",
+    "transfers of snapshots finished",
+    "transfers of snapshots resumed",
+    "restores finished",
+    "nodes that left",
+];
+
+impl Coverage {
+    /// One more of these.
+    pub fn count(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    /// One more misfortune.
+    pub fn fault(&mut self, what: &'static str) {
+        *self.faults.entry(what).or_default() += 1;
+    }
+
+    /// Misfortunes of all kinds.
+    pub fn faults_total(&self) -> u64 {
+        self.faults.values().sum()
+    }
+
+    /// Both together.
+    pub fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        for (what, count) in &other.faults {
+            *self.faults.entry(what).or_default() += count;
+        }
+        for (what, count) in &other.seen {
+            *self.seen.entry(what).or_default() += count;
+        }
+    }
+
+    /// What of the expected things was never seen.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let unseen = EXPECTED.into_iter().filter(|what| !self.seen.contains_key(what));
+        let faults = fault_names().chain(DAMAGE);
+        unseen.chain(faults.filter(|what| !self.faults.contains_key(what))).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "faults, by kind:")?;
+        for (what, count) in &self.faults {
+            writeln!(f, "  {count:>8}  {what}")?;
+        }
+        writeln!(f, "seen:")?;
+        self.seen.iter().try_for_each(|(what, count)| writeln!(f, "  {count:>8}  {what}"))
+    }
+}
+
+impl World {
+    /// Faults of a disk that were met.
+    pub fn note_hits(&mut self, hits: &[Fault]) {
+        for hit in hits {
+            self.coverage.count(match hit {
+                Fault::Crash => "crashes at a disk operation",
+                Fault::Refuse => "writes or syncs refused",
+                Fault::Misdirect => "writes that landed elsewhere",
+            });
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! What goes wrong, and for how long.
+
+use raft::consensus::{NodeId, RoleName};
+use raft::pipeline::digest_entries::EntriesEvent;
+use rand::RngExt;
+use tokio::sync::oneshot;
+
+use super::World;
+use super::agenda::{MS, SECOND};
+use super::callers::Whom;
+use super::disk::Fault;
+use super::event::{Call, Event, Part, Reply};
+use super::network::Weather;
+use super::random::{Rng, pick, stream};
+use raft::rpc::peer::LeaveAnswer;
+
+/// Brings misfortune until it is told to stop.
+pub struct Nemesis {
+    rng: Rng,
+    /// Nothing new goes wrong any more.
+    pub stopped: bool,
+    /// Counts what is to be relieved, so that a relief does not end what came later.
+    cuts: u64,
+}
+
+/// Something that is over.
+#[derive(Clone, Copy, Debug)]
+pub enum Relief {
+    /// A partition.
+    Network(u64),
+    /// A full disk.
+    Room(usize),
+    /// A lying disk.
+    Truth(usize, u64),
+}
+
+impl Nemesis {
+    /// Of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self { rng: stream(seed, "nemesis"), stopped: false, cuts: 0 }
+    }
+}
+
+type Misfortune = fn(&mut World);
+
+/// Everything that can go wrong, by how often it does.
+const FAULTS: [(u32, &str, Misfortune); 22] = [
+    (8, "kills of raft", World::fault_kill_raft),
+    (5, "kills of a state machine", World::fault_kill_machine),
+    (4, "kills of a member", World::fault_kill_member),
+    (5, "power cuts of a machine", World::fault_power_cut),
+    (1, "power cuts of all machines", World::fault_power_cut_all),
+    (8, "pauses of raft", World::fault_pause_raft),
+    (3, "pauses of a state machine", World::fault_pause_machine),
+    (3, "pauses of a member", World::fault_pause_member),
+    (4, "partitions in two", World::fault_halves),
+    (5, "machines cut off", World::fault_cut_off),
+    (4, "one-way cuts", World::fault_one_way),
+    (4, "partial partitions", World::fault_partial),
+    (4, "changes of weather", World::fault_weather),
+    (5, "link resets", World::fault_reset),
+    (3, "slow disks", World::fault_slow_disk),
+    (3, "hanging disks", World::fault_hanging_disk),
+    (4, "refused writes or syncs", World::fault_refuse),
+    (2, "full disks", World::fault_full),
+    (6, "crashes at a disk operation", World::fault_crash_at_operation),
+    (4, "damaged disks", World::fault_damage),
+    (3, "clock jumps", World::fault_clock),
+    (5, "wishes of operators", World::fault_operator),
+];
+
+/// Kinds of damage to a disk.
+pub const DAMAGE: [&str; 4] =
+    ["bits flipped in a log", "bits flipped in a snapshot", "lying syncs", "misdirected writes"];
+
+/// What each kind of misfortune is called.
+pub fn fault_names() -> impl Iterator<Item = &'static str> {
+    FAULTS.iter().map(|(_, name, _)| *name)
+}
+
+impl World {
+    /// Something goes wrong, and the next thing is planned.
+    pub fn strike(&mut self) {
+        if self.nemesis.stopped {
+            return;
+        }
+        let every = self.plan.fault_every;
+        let pause = self.nemesis.rng.random_range(every / 4..=every * 7 / 4);
+        self.at(pause, Event::Nemesis);
+        let total: u32 = FAULTS.iter().map(|(weight, ..)| weight).sum();
+        let mut drawn = self.nemesis.rng.random_range(0..total);
+        for (weight, name, fault) in FAULTS {
+            if drawn < weight {
+                self.say(|| format!("nemesis: {name}"));
+                self.coverage.fault(name);
+                return fault(self);
+            }
+            drawn -= weight;
+        }
+    }
+
+    /// Something is over.
+    pub fn relieve(&mut self, relief: Relief) {
+        match relief {
+            Relief::Network(cuts) if cuts == self.nemesis.cuts => self.network.mend(),
+            Relief::Network(_) => {}
+            Relief::Room(slot) => self.slots[slot].disk.fill(false),
+            Relief::Truth(slot, generation) => {
+                self.slots[slot].disk.lie(false);
+                // What it lied about is seen at a power cut only.
+                if self.slots[slot].generation == generation && self.nemesis.rng.random_bool(0.8) {
+                    self.cut_power(slot);
+                }
+            }
+        }
+    }
+
+    fn any(&mut self) -> usize {
+        self.nemesis.rng.random_range(0..self.slots.len())
+    }
+
+    /// A machine, often the leader's.
+    fn likely_leader(&mut self) -> usize {
+        let any = self.any();
+        if self.nemesis.rng.random_bool(0.5) { self.leader().unwrap_or(any) } else { any }
+    }
+
+    /// Where somebody leads, in the highest term.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |slot: &usize| {
+            let raft = self.slots[*slot].raft.as_ref()?;
+            let core = raft.entries.raft();
+            (core.role() == RoleName::Leader).then(|| core.hard_state().term)
+        };
+        (0..self.slots.len()).filter(|slot| leads(slot).is_some()).max_by_key(leads)
+    }
+
+    fn fault_kill_raft(&mut self) {
+        let slot = self.likely_leader();
+        self.kill_raft(slot);
+    }
+
+    fn fault_kill_machine(&mut self) {
+        let slot = self.any();
+        self.kill_machine(slot);
+    }
+
+    fn fault_kill_member(&mut self) {
+        let slot = self.any();
+        self.kill_member(slot);
+    }
+
+    fn fault_power_cut(&mut self) {
+        let slot = self.likely_leader();
+        self.cut_power(slot);
+    }
+
+    fn fault_power_cut_all(&mut self) {
+        (0..self.slots.len()).for_each(|slot| self.cut_power(slot));
+    }
+
+    fn fault_pause_raft(&mut self) {
+        let slot = self.likely_leader();
+        self.pause(slot, Part::Raft);
+    }
+
+    fn fault_pause_machine(&mut self) {
+        let slot = self.any();
+        self.pause(slot, Part::Machine);
+    }
+
+    fn fault_pause_member(&mut self) {
+        let slot = self.any();
+        self.pause(slot, Part::Member);
+    }
+
+    fn pause(&mut self, slot: usize, part: Part) {
+        let longest = pick([300 * MS, SECOND, 4 * SECOND], &mut self.nemesis.rng);
+        let until = self.now + self.nemesis.rng.random_range(50 * MS..=longest);
+        self.slots[slot].paused_until[part as usize] = until;
+    }
+
+    fn until_relief(&mut self) {
+        self.nemesis.cuts += 1;
+        let lasts = self.nemesis.rng.random_range(200 * MS..5 * SECOND);
+        self.at(lasts, Event::Relief(Relief::Network(self.nemesis.cuts)));
+    }
+
+    fn fault_halves(&mut self) {
+        let count = self.slots.len();
+        let side: Vec<bool> = (0..count).map(|_| self.nemesis.rng.random_bool(0.5)).collect();
+        for (from, to) in (0..count).flat_map(|from| (0..count).map(move |to| (from, to))) {
+            if side[from] != side[to] {
+                self.network.cut(from, to);
+            }
+        }
+        self.until_relief();
+    }
+
+    fn fault_cut_off(&mut self) {
+        let slot = self.likely_leader();
+        for other in 0..self.slots.len() {
+            self.network.cut(slot, other);
+            self.network.cut(other, slot);
+        }
+        self.until_relief();
+    }
+
+    fn fault_one_way(&mut self) {
+        let (slot, out) = (self.likely_leader(), self.nemesis.rng.random_bool(0.5));
+        for other in 0..self.slots.len() {
+            let (from, to) = if out { (slot, other) } else { (other, slot) };
+            self.network.cut(from, to);
+        }
+        self.until_relief();
+    }
+
+    fn fault_partial(&mut self) {
+        for _ in 0..2 {
+            let (a, b) = (self.any(), self.any());
+            self.network.cut(a, b);
+            self.network.cut(b, a);
+        }
+        self.until_relief();
+    }
+
+    fn fault_weather(&mut self) {
+        self.network.weather = Weather::random(&mut self.nemesis.rng);
+    }
+
+    fn fault_reset(&mut self) {
+        let (a, b) = (self.likely_leader(), self.any());
+        for (here, there) in [(a, b), (b, a)] {
+            let peer = self.slots[there].node;
+            self.hear(here, EntriesEvent::PeerUnreachable(peer));
+        }
+        let peer = self.slots[a].node;
+        if self.nemesis.rng.random_bool(0.3) && a != b {
+            self.hear(b, EntriesEvent::LinkLost(peer));
+        }
+    }
+
+    fn fault_slow_disk(&mut self) {
+        let slot = self.likely_leader();
+        self.slots[slot].sync = pick([MS, 5 * MS, 40 * MS, 150 * MS], &mut self.nemesis.rng);
+    }
+
+    fn fault_hanging_disk(&mut self) {
+        let slot = self.likely_leader();
+        let lasts = self.nemesis.rng.random_range(300 * MS..4 * SECOND);
+        self.slots[slot].hangs_until = self.now + lasts;
+    }
+
+    fn fault_refuse(&mut self) {
+        let (slot, after) = (self.any(), self.nemesis.rng.random_range(0..6));
+        self.slots[slot].disk.fail_after(after, Fault::Refuse);
+    }
+
+    fn fault_full(&mut self) {
+        let slot = self.any();
+        self.slots[slot].disk.fill(true);
+        let lasts = self.nemesis.rng.random_range(500 * MS..4 * SECOND);
+        self.at(lasts, Event::Relief(Relief::Room(slot)));
+    }
+
+    fn fault_crash_at_operation(&mut self) {
+        let (slot, after) = (self.any(), self.nemesis.rng.random_range(0..40));
+        self.slots[slot].disk.fail_after(after, Fault::Crash);
+    }
+
+    /// Damages a disk, if the atlas permits it, and ends its process: sooner or later it is read again.
+    fn fault_damage(&mut self) {
+        let slot = self.any();
+        let node = self.slots[slot].node;
+        let permits = self
+            .invariants
+            .newest_membership()
+            .is_some_and(|membership| self.atlas.permits(node, membership));
+        if !permits || self.slots[slot].is_over {
+            return;
+        }
+        let kind = self.nemesis.rng.random_range(0..4);
+        self.atlas.mark(slot, node, kind >= 2);
+        let disk = &self.slots[slot].disk;
+        match kind {
+            0 if disk.flip(".wal") => self.coverage.fault(DAMAGE[0]),
+            1 if disk.flip(".snapshot") => self.coverage.fault(DAMAGE[1]),
+            2 => {
+                disk.lie(true);
+                self.coverage.fault(DAMAGE[2]);
+                let lasts = self.nemesis.rng.random_range(SECOND..4 * SECOND);
+                let generation = self.slots[slot].generation;
+                self.at(lasts, Event::Relief(Relief::Truth(slot, generation)));
+            }
+            3 => {
+                disk.fail_after(0, Fault::Misdirect);
+                self.coverage.fault(DAMAGE[3]);
+            }
+            _ => {}
+        }
+        // An operator replaces what is suspect in the end, whether or not it was noticed.
+        let pause = self.nemesis.rng.random_range(2 * SECOND..10 * SECOND);
+        self.replace_later(slot, pause);
+        if self.nemesis.rng.random_bool(0.7) {
+            self.kill_raft(slot);
+        }
+    }
+
+    fn fault_clock(&mut self) {
+        let slot = self.likely_leader();
+        let jump = self.nemesis.rng.random_range(-3_600_000..3_600_000);
+        self.slots[slot].wall_offset_ms = jump;
+    }
+
+    fn fault_operator(&mut self) {
+        let slot = self.likely_leader();
+        let target = self.any();
+        let target: NodeId = self.slots[target].node;
+        match self.nemesis.rng.random_range(0..4) {
+            0 => self.hand_over(slot, Some(target)),
+            1 => self.hand_over(slot, None),
+            2 => self.stand_for_election(slot),
+            _ => {
+                let slot = self.any();
+                self.wish_to_leave(slot);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, slot: usize, target: Option<NodeId>) {
+        let (reply, outcome) = oneshot::channel();
+        let patience_ticks = self.plan.patience_ticks;
+        self.hear(slot, EntriesEvent::HandOver { target, patience_ticks, reply });
+        self.keep_handover(slot, outcome);
+    }
+
+    fn stand_for_election(&mut self, slot: usize) {
+        let (reply, outcome) = oneshot::channel();
+        let patience_ticks = self.plan.patience_ticks;
+        self.hear(slot, EntriesEvent::Campaign { patience_ticks, reply });
+        self.keep_handover(slot, outcome);
+    }
+
+    fn keep_handover(
+        &mut self,
+        slot: usize,
+        outcome: oneshot::Receiver<raft::pipeline::handover::HandoverOutcome>,
+    ) {
+        if let Some(raft) = &mut self.slots[slot].raft {
+            raft.handovers.retain_mut(|handover| handover.try_recv().is_err());
+            raft.handovers.push(outcome);
+            raft.handovers.drain(..raft.handovers.len().saturating_sub(8));
+        }
+    }
+
+    fn wish_to_leave(&mut self, slot: usize) {
+        let process = self.raft_of(slot);
+        if let Some(raft) = &mut self.slots[slot].raft
+            && !std::mem::replace(&mut raft.leaves, true)
+        {
+            self.at(MS, Event::Leaving(process));
+        }
+    }
+
+    /// A node that wants to leave asks, and asks again.
+    pub fn ask_to_leave(&mut self, slot: usize) {
+        let (process, node) = (self.raft_of(slot), self.slots[slot].node);
+        if self.nemesis.stopped {
+            return;
+        }
+        self.at(400 * MS, Event::Leaving(process));
+        self.ask_leader(slot, Whom::Leaver, Call::Leave(node));
+    }
+
+    /// The leader's word on leaving: whoever is out ends, and its machine comes back as another node.
+    pub fn hear_leave(&mut self, slot: usize, reply: &Reply) {
+        if matches!(reply, Reply::Leave(LeaveAnswer::Out { .. })) && !self.slots[slot].is_over {
+            self.coverage.count("nodes that left");
+            self.slots[slot].is_over = true;
+            self.end_raft(slot);
+            self.call_member(slot, |swim, _| swim.leave());
+            self.replace_later(slot, 3 * SECOND);
+        }
+    }
+}
