@@ -24,6 +24,10 @@
 //! | `healing`, `coverage` | the end of a run: everything works again, and the run was not thin |
 //!
 //! What may be lost is in `atlas`: never an acknowledged write while a majority of disks is sound.
+//!
+//! Not here: the tasks around the stages are modelled, not run (so are the client library and the ends of connections), queues have no
+//! bounds, only appends go through their codec, and a state machine's disk and the identity file never fail. Elections that disturb without
+//! harm pass unseen: nothing bounds how long the cluster may be without a leader while things go wrong, only once they are mended.
 
 #![allow(unreachable_pub, reason = "the parts are private; `pub` says what they are to each other")]
 

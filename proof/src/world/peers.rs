@@ -54,7 +54,9 @@ impl World {
         let is_gossip = matches!(packet.body, Body::Datagram(_));
         let part = if is_gossip { super::Part::Member } else { super::Part::Raft };
         if let Some(until) = self.slots[slot].paused(part, self.now) {
-            return self.agenda.push(until, Event::Packet(Box::new(packet)));
+            // A process that goes on reads its connections in any order.
+            let late = self.rng.random_range(0..2 * MS);
+            return self.agenda.push(until + late, Event::Packet(Box::new(packet)));
         }
         if let (Body::Datagram(datagram), Some(from)) = (&packet.body, packet.from) {
             return self.hear_datagram(slot, from, datagram);
