@@ -266,7 +266,7 @@ impl DataDir {
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
-    let file = disk.open(path)?;
+    let file = disk.open_to_read(path)?;
     // The file is one line; what is longer was not written here, and a part of it shows that too.
     let bytes = file.size_bytes()?.min(MAX_FILE_BYTES);
     let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
@@ -341,9 +341,12 @@ fn parse(bytes: &[u8]) -> Result<Identity, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::wal::DiskFile;
 
     fn with_log(dir: &Path) {
         fs::create_dir_all(dir.join("wal")).unwrap();
@@ -366,11 +369,82 @@ mod tests {
         assert_eq!(second.identity(), expected);
     }
 
+    /// It is replaced as a whole, so that the directory's permissions count and not its own. The superuser may write to whatever it
+    /// likes, so that the file is asked how it was opened.
+    #[test]
+    fn an_identity_that_may_only_be_read_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        with_log(dir.path());
+        DataDir::open(dir.path()).unwrap().begin_boot(true).unwrap();
+        let file = dir.path().join("identity");
+        let opened = RealDisk.open_to_read(&file).unwrap();
+        assert!(opened.write_at(b"{", 0).is_err(), "it was opened for reading alone");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+        let mut again = DataDir::open_on(Arc::new(NoWriting), dir.path()).unwrap();
+        again.begin_boot(true).unwrap();
+        assert_eq!(again.identity().boot, 2);
+    }
+
+    /// Refuses to open anything for writing, as a file's own permissions would.
+    struct NoWriting;
+
+    impl Disk for NoWriting {
+        fn create_dir(&self, dir: &Path) -> io::Result<()> {
+            RealDisk.create_dir(dir)
+        }
+
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            RealDisk.list(dir)
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            RealDisk.create(path)
+        }
+
+        fn open(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+
+        fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            RealDisk.open_to_read(path)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            RealDisk.rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            RealDisk.remove(path)
+        }
+
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            RealDisk.sync_dir(dir)
+        }
+
+        fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
+            RealDisk.lock(path)
+        }
+    }
+
     #[test]
     fn two_processes_cannot_share_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let _first = DataDir::open(dir.path()).unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(IdentityError::Locked { .. })));
+    }
+
+    #[test]
+    fn every_directory_and_every_cluster_has_an_identity_of_its_own() {
+        let mut seen = BTreeSet::new();
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let mut data_dir = DataDir::open(dir.path()).unwrap();
+            let node = data_dir.identity().node.0;
+            assert!(node != 0 && seen.insert(u128::from(node)), "{node} came twice");
+            assert!(seen.insert(data_dir.found_cluster().unwrap()));
+        }
+        let highest = seen.iter().fold(0, |bits, id| bits | id);
+        assert_eq!(highest, u128::MAX, "every bit is drawn");
     }
 
     #[test]

@@ -513,6 +513,17 @@ mod tests {
         }
     }
 
+    /// Others that go on for ever, as heartbeats would, do not hold it up.
+    #[tokio::test]
+    async fn a_panic_of_a_task_that_owns_state_ends_the_process() {
+        let (_failed, failures) = mpsc::channel(1);
+        let mut owners = JoinSet::new();
+        let draining = owners.spawn(std::future::pending()).id();
+        owners.spawn(async { panic!("as this test asks for") });
+        let end = attend(owners, draining, failures).await;
+        assert!(matches!(&end, Err(RunError::Panic(text)) if text.contains("asks")), "{end:?}");
+    }
+
     #[test]
     fn damage_found_while_running_is_told_from_a_failed_write() {
         let damage = Damage {

@@ -286,6 +286,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn peers_get_in_when_there_is_no_room_for_another_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, _events) = connection(&dir);
+        connection.shared.node.adopt_cluster(CLUSTER).unwrap();
+        let listener = Listener::tcp("127.0.0.1:0").await.unwrap();
+        let endpoint: wire::Endpoint =
+            listener.local_address().unwrap().to_string().parse().unwrap();
+        let room = Room { clients: 1, http: 1, strangers: 2 };
+        tokio::spawn(run(listener, connection.shared.clone(), room));
+        let limit = Duration::from_secs(10);
+        let _first = client::connect(&endpoint, 0, limit).await.unwrap();
+        let refused = client::connect(&endpoint, 0, limit).await.expect_err("one too many");
+        assert!(refused.to_string().contains(&Refusal::Busy.to_string()), "{refused}");
+        for boot in 1..4 {
+            assert!(peer::connect(&endpoint, hello(&connection, boot), limit).await.is_ok());
+        }
+    }
+
+    #[tokio::test]
     async fn what_peers_pass_on_waits_no_longer_than_what_comes_in_here() {
         let dir = tempfile::tempdir().unwrap();
         let (connection, mut events) = connection(&dir);

@@ -17,6 +17,10 @@ use crate::harness::wait::eventually;
 const SOME: u64 = 200;
 /// A value that a node knows which was not left behind.
 const NEWS: &str = "acknowledged";
+/// Many election timeouts.
+const SUSPENDED: Duration = Duration::from_secs(4);
+/// How many terms may go by when everything was suspended at once: all wake in the same term, and a leader may be given up once.
+const FEW_TERMS: u64 = 2;
 /// Far more than a question takes to its socket.
 const QUESTION_LEAVES: Duration = Duration::from_millis(200);
 
@@ -118,8 +122,44 @@ fn assert_knows_news_or_refuses(answer: Result<Option<String>, Trouble>) {
     }
 }
 
+/// How often somebody stood for election because the leader told it to.
+fn handovers(cluster: &mut Cluster) -> usize {
+    let logs = cluster.numbers().map(|node| cluster.node(node).log_text(Program::Raft));
+    logs.map(|log| log.matches("leadership was handed over").count()).sum()
+}
+
 fn as_number(value: Option<String>) -> u64 {
     value.map_or(0, |text| text.parse().unwrap())
+}
+
+/// The machine that all run on is suspended, with them. Time has gone by for nobody's benefit: it is no silence of the leader.
+#[tokio::test]
+async fn a_cluster_that_was_suspended_goes_on_with_few_elections() {
+    let mut cluster = Cluster::form(3, QUICK).await;
+    let load = Load::start(&cluster, "suspended");
+    for _ in 0..3 {
+        load.proceeds(SOME).await;
+        let before = cluster.terms().await.into_iter().max().unwrap();
+        let mut direct = Caller::new(vec![cluster.endpoint(0)], 0);
+        drop(direct.get_here("k").await);
+        signal_all(&mut cluster, Signal::STOP);
+        let silence = timeout(SUSPENDED, direct.get_here("k"));
+        assert!(silence.await.is_err(), "nobody answers while all are suspended");
+        signal_all(&mut cluster, Signal::CONT);
+        load.proceeds(SOME).await;
+        cluster.all_catch_up().await;
+        let after = cluster.terms().await.into_iter().max().unwrap();
+        assert!(after <= before + FEW_TERMS, "terms {before} to {after}");
+    }
+    load.stop().await.check(&cluster).await;
+}
+
+fn signal_all(cluster: &mut Cluster, signal: Signal) {
+    for node in cluster.numbers() {
+        for program in Program::ALL {
+            cluster.node(node).signal(program, signal);
+        }
+    }
 }
 
 #[tokio::test]
@@ -163,8 +203,10 @@ async fn an_orderly_stop_exits_with_0_and_loses_nothing() {
     load.proceeds(SOME).await;
     for _ in 0..2 {
         let leader = cluster.leader().await;
+        let before = handovers(&mut cluster);
         assert_eq!(cluster.node(leader).terminate(Program::Raft).await, Some(0));
         load.proceeds(SOME).await;
+        assert!(handovers(&mut cluster) > before, "the next one need not find out by silence");
         cluster.node(leader).start(Program::Raft).await;
         cluster.all_catch_up().await;
     }

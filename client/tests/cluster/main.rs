@@ -19,6 +19,7 @@ mod machine;
 mod members;
 mod middle;
 mod mortal;
+mod privacy;
 mod refusals;
 mod settings;
 mod snapshots;

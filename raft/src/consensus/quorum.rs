@@ -112,15 +112,22 @@ mod tests {
         }
     }
 
+    /// For every change from some of five nodes to others of them.
     #[test]
     fn a_joint_quorum_shares_a_voter_with_each_quorum_of_either_side() {
-        let (old, new) = (1..=3, 3..=6);
-        let both = joint(new.clone(), old.clone());
-        for mask in 0..1_u64 << 6 {
-            let inside = |id: NodeId| mask & (1 << (id.0 - 1)) != 0;
-            if is_quorum(&both, inside) {
-                assert!(!is_quorum(&joint(old.clone(), []), |id| !inside(id)), "{mask:b}");
-                assert!(!is_quorum(&joint(new.clone(), []), |id| !inside(id)), "{mask:b}");
+        const NODES: u64 = 5;
+        let of = |set: u64| (1..=NODES).filter(move |id| set & (1 << (id - 1)) != 0);
+        for old in 1..1_u64 << NODES {
+            for new in 1..1_u64 << NODES {
+                let both = joint(of(new), of(old));
+                let (old, new) = (joint(of(old), []), joint(of(new), []));
+                for mask in 0..1_u64 << NODES {
+                    let inside = |id: NodeId| mask & (1 << (id.0 - 1)) != 0;
+                    if is_quorum(&both, inside) {
+                        assert!(!is_quorum(&old, |id| !inside(id)), "{both:?}: {mask:b}");
+                        assert!(!is_quorum(&new, |id| !inside(id)), "{both:?}: {mask:b}");
+                    }
+                }
             }
         }
     }
@@ -197,6 +204,40 @@ mod tests {
                 tally.record(NodeId(id), granted);
             }
             assert_eq!(tally.verdict(membership), expected, "{votes:?}");
+        }
+    }
+
+    /// Each voter grants, refuses or is silent.
+    #[test]
+    fn every_way_to_vote_has_its_verdict() {
+        for size in 1..=7_u64 {
+            let membership = joint(1..=size, []);
+            for way in 0..3_u64.pow(u32::try_from(size).unwrap()) {
+                let mut tally = Tally::default();
+                let (mut granted, mut refused) = (0, 0);
+                for id in 1..=size {
+                    match way / 3_u64.pow(u32::try_from(id - 1).unwrap()) % 3 {
+                        0 => {
+                            tally.record(NodeId(id), true);
+                            granted += 1;
+                        }
+                        1 => {
+                            tally.record(NodeId(id), false);
+                            refused += 1;
+                        }
+                        _ => {}
+                    }
+                }
+                let expected = if 2 * granted > size {
+                    Verdict::Won
+                } else if 2 * (size - refused) > size {
+                    Verdict::Open
+                } else {
+                    Verdict::Lost
+                };
+                let counted = format!("{granted} for, {refused} against, of {size}");
+                assert_eq!(tally.verdict(&membership), expected, "{counted}");
+            }
         }
     }
 

@@ -89,7 +89,7 @@ impl Receiver {
         let file = spawn_blocking(move || store.receive(&wanted, cluster)).await;
         let file = file.map_err(|panic| bad(&panic))?.map_err(|error| {
             tracing::warn!(%from, %error, "cannot receive a snapshot");
-            refusal(&error)
+            SnapshotRefusal::from(&error)
         })?;
         let have = file.offset();
         tracing::info!(%from, index = offered.meta.last.index.0, bytes, have, "receiving a snapshot");
@@ -145,7 +145,10 @@ impl Receiver {
             }
             Ok(Written::Whole(description)) => {
                 *current = None;
+                let index = description.meta.last.index.0;
                 self.announce(description).await?;
+                self.metrics.snapshots_installed.add();
+                tracing::info!(%from, index, bytes = whole, "received a snapshot");
                 Ok(whole)
             }
             Ok(Written::Useless(reason)) => {
@@ -156,7 +159,7 @@ impl Receiver {
             Err(error) => {
                 *current = None;
                 tracing::warn!(%from, %error, "cannot receive a snapshot");
-                Err(refusal(&error))
+                Err(SnapshotRefusal::from(&error))
             }
         }
     }
@@ -183,27 +186,27 @@ enum Written {
 }
 
 fn load_image(shelf: &Shelf, snapshot: &Description) -> Result<Image, SnapshotRefusal> {
-    let bytes = shelf.image(snapshot).map_err(|error| refusal(&error))?;
+    let bytes = shelf.image(snapshot).map_err(|error| SnapshotRefusal::from(&error))?;
     let image = Image::beside(&snapshot.meta, &bytes);
     image.map_err(|error| SnapshotRefusal::Bad { reason: error.to_string() })
 }
 
-fn refusal(error: &SnapshotError) -> SnapshotRefusal {
-    let reason = error.to_string();
-    match error {
-        SnapshotError::NoRoom { .. } | SnapshotError::NoSpace(_) => {
-            SnapshotRefusal::NoRoom { reason }
+impl From<&SnapshotError> for SnapshotRefusal {
+    fn from(error: &SnapshotError) -> Self {
+        let reason = error.to_string();
+        match error {
+            SnapshotError::NoRoom { .. } | SnapshotError::NoSpace(_) => Self::NoRoom { reason },
+            SnapshotError::Disk(_)
+            | SnapshotError::Busy { .. }
+            | SnapshotError::Gone { .. }
+            | SnapshotError::Incomplete { .. } => Self::Storage { reason },
+            SnapshotError::Damaged(_)
+            | SnapshotError::Foreign { .. }
+            | SnapshotError::UnknownVersion { .. }
+            | SnapshotError::Mismatch { .. }
+            | SnapshotError::GivenUp
+            | SnapshotError::TooLong { .. } => Self::Bad { reason },
         }
-        SnapshotError::Disk(_)
-        | SnapshotError::Busy { .. }
-        | SnapshotError::Gone { .. }
-        | SnapshotError::Incomplete { .. } => SnapshotRefusal::Storage { reason },
-        SnapshotError::Damaged(_)
-        | SnapshotError::Foreign { .. }
-        | SnapshotError::UnknownVersion { .. }
-        | SnapshotError::Mismatch { .. }
-        | SnapshotError::GivenUp
-        | SnapshotError::TooLong { .. } => SnapshotRefusal::Bad { reason },
     }
 }
 

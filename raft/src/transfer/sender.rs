@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use crate::backoff::Backoff;
@@ -154,21 +154,29 @@ impl Progress {
 
 impl Sender {
     async fn run(self) {
-        let event = match self.deliver().await {
-            Ok(InstallReply { term, response }) => EntriesEvent::PeerSays(Envelope {
-                from: self.peer,
-                to: self.context.node.id,
-                term,
-                token: self.token,
-                body: Message::SnapshotResponse(response),
-            }),
+        let (inbox, to, from, token) =
+            (self.context.inbox.clone(), self.context.node.id, self.peer, self.token);
+        let index = self.meta.last.index.0;
+        let delivered = match caught(async move { self.deliver().await }).await {
+            Ok(delivered) => delivered,
+            Err(panic) => {
+                // What panics will most likely do so again.
+                sleep(REFUSED_PAUSE).await;
+                Err(panic)
+            }
+        };
+        let event = match delivered {
+            Ok(InstallReply { term, response }) => {
+                let body = Message::SnapshotResponse(response);
+                EntriesEvent::PeerSays(Envelope { from, to, term, token, body })
+            }
             Err(reason) => {
-                tracing::warn!(peer = %self.peer, index = self.meta.last.index.0, reason, "snapshot not delivered; offered again when the peer answers");
-                EntriesEvent::SnapshotFailed(self.peer)
+                tracing::warn!(peer = %from, index, reason, "snapshot not delivered; offered again when the peer answers");
+                EntriesEvent::SnapshotFailed(from)
             }
         };
         // Closed: the process is stopping.
-        drop(self.context.inbox.send(event).await);
+        drop(inbox.send(event).await);
     }
 
     /// Tries until the snapshot is installed, or until there is no progress any more.
@@ -317,9 +325,35 @@ impl Sender {
     }
 }
 
+/// What comes of a transfer, or what its panic says: a failure like others. The core would otherwise wait for its end as long as this
+/// node leads, and the peer with it.
+async fn caught<T: Send + 'static>(
+    delivering: impl Future<Output = T> + Send + 'static,
+) -> Result<T, String> {
+    // Ends with whoever waits for it.
+    let mut task = JoinSet::new();
+    task.spawn(delivering);
+    match task.join_next().await {
+        Some(ended) => ended.map_err(|panic| panic.to_string()),
+        None => Err("it never ran".to_owned()),
+    }
+}
+
 async fn read(file: &Arc<RawReader>, offset: u64, max_bytes: usize) -> Result<Bytes, Stop> {
     let file = Arc::clone(file);
     let read = spawn_blocking(move || file.read_at(offset, max_bytes)).await;
     let read = read.map_err(|panic| Stop::Refused(panic.to_string()))?;
     read.map_err(|error| Stop::Refused(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transfer_that_panics_has_failed() {
+        let reason = caught::<()>(async { panic!("planted") }).await.unwrap_err();
+        assert!(reason.contains("planted"), "{reason}");
+        assert_eq!(caught(async { 7 }).await, Ok(7));
+    }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::Receiver;
 use crate::consensus::{Index, LogId, Membership, NodeId, NodeInfo, SnapshotMeta, Term};
 use crate::identity::DataDir;
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::pipeline::digest_entries::EntriesEvent;
 use crate::rpc::peer::{SnapshotOffer, SnapshotPiece, SnapshotRefusal};
@@ -59,6 +60,7 @@ fn piece(of: &Description, file: &[u8], term: u64, offset: usize) -> SnapshotPie
 struct Follower {
     receiver: Receiver,
     heard: mpsc::Receiver<EntriesEvent>,
+    metrics: Arc<Metrics>,
     dir: tempfile::TempDir,
 }
 
@@ -75,13 +77,14 @@ impl Follower {
         let (failed, _failures) = mpsc::channel(1);
         let (inbox, heard) = mpsc::channel(8);
         let shelf = Shelf::new(store(&dir.path().join("snapshots")), failed);
-        let receiver = Receiver::new(shelf, node, inbox, Arc::default());
-        Self { receiver, heard, dir }
+        let metrics = Arc::<Metrics>::default();
+        let receiver = Receiver::new(shelf, node, inbox, Arc::clone(&metrics));
+        Self { receiver, heard, metrics, dir }
     }
 
     /// Its process ends and starts again.
     fn restart(self) -> Self {
-        let Self { receiver, heard, dir } = self;
+        let Self { receiver, heard, metrics: _, dir } = self;
         drop((receiver, heard));
         Self::in_directory(dir)
     }
@@ -122,6 +125,20 @@ async fn a_transfer_goes_on_where_it_broke_off_also_after_a_restart() {
     assert_eq!(follower.received(), taken.meta);
     // The leader did not hear of it.
     assert_eq!(follower.receiver.offer(LEADER, offer(&taken, 2)).await, Ok(taken.bytes));
+    assert_eq!(follower.received(), taken.meta);
+}
+
+/// The counter was shown and never raised: the nemesis asked how many snapshots had arrived.
+#[tokio::test]
+async fn a_snapshot_is_counted_when_all_of_it_is_there() {
+    let leader = tempfile::tempdir().unwrap();
+    let (taken, file) = take(&store(leader.path()), 9);
+    let mut follower = Follower::new();
+    follower.receiver.offer(LEADER, offer(&taken, 2)).await.unwrap();
+    let have = follower.write(&taken, &file, 0, 1).await;
+    assert_eq!(follower.metrics.snapshots_installed.get(), 0);
+    follower.write(&taken, &file, have, taken.bytes).await;
+    assert_eq!(follower.metrics.snapshots_installed.get(), 1);
     assert_eq!(follower.received(), taken.meta);
 }
 

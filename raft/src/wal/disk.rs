@@ -31,6 +31,14 @@ pub trait Disk: Send + Sync {
     /// `NotFound`, or what the system says.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
+    /// Opens an existing file for reading alone, which is enough for one that is replaced as a whole and never changed.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path)
+    }
+
     /// Gives a file another name; a file that had that name is replaced in one step.
     ///
     /// # Errors
@@ -122,6 +130,10 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use super::*;
 use crate::attachment::MemoryAttachment;
@@ -146,6 +147,34 @@ fn a_batch_that_came_twice_is_answered_twice_and_applied_once() {
     let answers = host.apply(now, &batch(1, &["a"]), "first").unwrap();
     let skipped = applied("again", 2, &[CommandResult::Skipped]);
     assert_eq!(answers[1..], [applied("once", 2, &[done("a")]), skipped]);
+}
+
+/// The commands are numbers of their entries, so that what the machine answers says what it was given before.
+#[test]
+fn a_machine_gets_every_index_once_and_in_order_whatever_comes_again_or_early() {
+    proptest!(|(batches in prop::collection::vec((1..12_u64, 0..5_u64), 1..40))| {
+        let mut host = attached_host();
+        let now = Instant::now();
+        let mut answered = 0;
+        for (first, length) in batches {
+            let commands: Vec<String> = (first..first + length).map(|index| index.to_string()).collect();
+            let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+            for (_, answer) in host.apply(now, &batch(first, &commands), "t").unwrap() {
+                let Ok(answer) = answer else { continue };
+                for (index, result) in (answer.first_index..).zip(answer.results) {
+                    if index <= answered {
+                        prop_assert_eq!(result, CommandResult::Skipped, "{} came again", index);
+                        continue;
+                    }
+                    prop_assert_eq!(index, answered + 1, "none is left out");
+                    let before = if answered == 0 { String::new() } else { answered.to_string() };
+                    prop_assert_eq!(result, CommandResult::Done(before.into()));
+                    answered = index;
+                }
+            }
+            prop_assert_eq!(host.machine().applied().index, answered);
+        }
+    });
 }
 
 #[test]

@@ -139,11 +139,17 @@ fn a_refused_command_still_counts() {
 #[test]
 fn keys_and_values_may_hold_any_bytes() {
     on_both_engines(|machine| {
-        let (key, value) = (Bytes::from_static(b"\x00 \xff"), Bytes::from_static(b"\n\x00\x80"));
-        let put = Command::Put { key: key.clone(), value: value.clone() }.encode().unwrap();
-        machine.apply(&entries(&[&put])).unwrap();
-        let answer = machine.query(&Command::Get { key }.encode().unwrap()).unwrap();
-        assert_eq!(answer, CommandResult::Done(encode_value(Some(&value))));
+        let every_byte: Vec<u8> = (0..=255).collect();
+        let large = every_byte.repeat(1 << 10);
+        for value in
+            [b"".as_slice(), b"\n\x00\x80", b"a\r\nb", every_byte.as_slice(), large.as_slice()]
+        {
+            let (key, value) = (Bytes::from_static(b"\x00 \xff"), Bytes::copy_from_slice(value));
+            let put = Command::Put { key: key.clone(), value: value.clone() }.encode().unwrap();
+            machine.apply(&entries(&[&put])).unwrap();
+            let answer = machine.query(&Command::Get { key }.encode().unwrap()).unwrap();
+            assert_eq!(answer, CommandResult::Done(encode_value(Some(&value))));
+        }
     });
 }
 

@@ -5,6 +5,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -48,8 +50,15 @@ pub(super) fn install(common: &Common) {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let lines = lines.with_filter(filter_fn(tells_no_data));
     tracing_subscriber::registry().with(filter).with(lines).init();
     INSTALLED.get_or_init(|| Installed { handle, text: Mutex::new(common.log.clone()) });
+}
+
+/// Whatever the filter says: below this level the store's libraries write keys of clients into their lines.
+fn tells_no_data(line: &Metadata<'_>) -> bool {
+    let crate_name = line.target().split("::").next().unwrap_or_default();
+    *line.level() <= Level::INFO || !["fjall", "lsm_tree"].contains(&crate_name)
 }
 
 /// The filter in force.

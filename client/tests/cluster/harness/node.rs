@@ -46,6 +46,8 @@ pub(crate) struct Node {
     dir: PathBuf,
     origin: Origin,
     flags: Flags,
+    /// What its processes log, if not the usual.
+    log_filter: Option<&'static str>,
     processes: BTreeMap<Program, Process>,
     addresses: BTreeMap<Program, Addresses>,
 }
@@ -57,12 +59,17 @@ impl Node {
         let dir = root.join(&name);
         fs::create_dir(&dir).expect("the root is ours");
         let (processes, addresses) = (BTreeMap::new(), BTreeMap::new());
-        Self { name, dir, origin, flags, processes, addresses }
+        Self { name, dir, origin, flags, log_filter: None, processes, addresses }
     }
 
     /// What its processes are started with from now on.
     pub(crate) fn set_flags(&mut self, flags: Flags) {
         self.flags = flags;
+    }
+
+    /// What its processes log when they are started from now on.
+    pub(crate) fn set_log_filter(&mut self, filter: &'static str) {
+        self.log_filter = Some(filter);
     }
 
     /// Its data directory.
@@ -187,6 +194,9 @@ impl Node {
     fn command(&self, program: Program) -> Command {
         let mut command = program.command(&self.data_dir());
         command.arg("--port-base=0").args(self.kept_ports(program));
+        if let Some(filter) = self.log_filter {
+            command.env("RUST_LOG", filter);
+        }
         match program {
             Program::Member => {
                 command.args(["--name", &self.name]).args(self.flags.member);

@@ -1,13 +1,13 @@
 //! Files of the member daemon: what it remembers, its settings, its keys.
 
-use std::ffi::OsString;
 use std::fs;
 
 use member::config::Flags;
-use member::startup::{Loaded, SettingError, load};
+use member::startup::{SettingError, load};
 use member::store::{Saved, Store, StoreError};
 use member::swim::{Incarnation, MemberId, Tags};
 
+use super::settings::{self, Understood};
 use crate::scratch::directory;
 
 /// The checksum at the end is put right, so that what it protects is looked at.
@@ -56,26 +56,12 @@ pub(crate) fn saved_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// A file of settings: taken and printed as it is read, or refused by a word that says what is wrong.
 pub(crate) fn settings(bytes: &[u8]) -> bool {
-    match load_file(bytes) {
-        Ok(loaded) => {
-            let again = load_file(loaded.print().unwrap().as_bytes()).unwrap();
-            let text = |settings: &Flags| serde_json::to_string(settings).unwrap();
-            assert_eq!(text(&again.settings), text(&loaded.settings));
-            true
-        }
-        Err(error) => {
-            assert!(!error.to_string().is_empty());
-            false
-        }
-    }
-}
-
-fn load_file(bytes: &[u8]) -> Result<Loaded<Flags>, SettingError> {
-    let file = directory("settings").join("member.toml");
-    fs::write(&file, bytes).unwrap();
-    load([OsString::from("member"), OsString::from("--config"), file.into_os_string()])
+    settings::is_read_as_printed("member", bytes, |arguments| {
+        let loaded = load::<Flags>(arguments)?;
+        let said = serde_json::to_string(&loaded.settings).unwrap();
+        Ok::<_, SettingError>(Understood { printed: loaded.print().unwrap(), said })
+    })
 }
 
 pub(crate) fn settings_seeds() -> Vec<Vec<u8>> {

@@ -5,6 +5,8 @@ mod files;
 #[path = "../../../../state-machine/tests/decoders/frames.rs"]
 mod frames;
 mod requests;
+#[path = "../../../../state-machine/tests/decoders/settings.rs"]
+mod settings;
 
 use member::wire::Codec;
 

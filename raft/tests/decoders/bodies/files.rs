@@ -1,13 +1,13 @@
 //! Small files: who this node is, and its settings.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 
 use raft::config::Settings;
 use raft::identity::{DataDir, IdentityError};
-use state_machine::startup::{Loaded, SettingError, load};
+use state_machine::startup::{SettingError, load};
 
+use super::settings::{self, Understood};
 use crate::scratch::directory;
 
 /// A data directory with a log in it.
@@ -49,26 +49,12 @@ pub(crate) fn identity_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// A file of settings: taken, or refused by a word that says what is wrong.
 pub(crate) fn settings(bytes: &[u8]) -> bool {
-    match load_file(bytes) {
-        Ok(loaded) => {
-            let again = load_file(loaded.print().unwrap().as_bytes()).unwrap();
-            let text = |settings: &Settings| serde_json::to_string(settings).unwrap();
-            assert_eq!(text(&again.settings), text(&loaded.settings), "printed as it is read");
-            true
-        }
-        Err(error) => {
-            assert!(!error.to_string().is_empty());
-            false
-        }
-    }
-}
-
-fn load_file(bytes: &[u8]) -> Result<Loaded<Settings>, SettingError> {
-    let file = directory("settings").join("raft.toml");
-    fs::write(&file, bytes).unwrap();
-    load([OsString::from("raft"), OsString::from("--config"), file.into_os_string()])
+    settings::is_read_as_printed("raft", bytes, |arguments| {
+        let loaded = load::<Settings>(arguments)?;
+        let said = serde_json::to_string(&loaded.settings).unwrap();
+        Ok::<_, SettingError>(Understood { printed: loaded.print().unwrap(), said })
+    })
 }
 
 pub(crate) fn settings_seeds() -> Vec<Vec<u8>> {

@@ -7,6 +7,8 @@ mod files;
 mod frames;
 mod peers;
 mod ports;
+#[path = "../../../../state-machine/tests/decoders/settings.rs"]
+mod settings;
 mod snapshots;
 mod wal;
 

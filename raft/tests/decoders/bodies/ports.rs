@@ -33,8 +33,8 @@ use tokio::time::timeout;
 use super::frames::{framed, request_frame};
 
 const CLUSTER: u128 = 5;
-/// A request that is dropped (malformed entries, say) gets no answer, and its connection lasts as long as the call.
-/// Then this is awaited, far longer than an answer takes.
+/// Far longer than an answer takes. A connection by HTTP has ended by then. On the port of clients and peers a request that is dropped
+/// (malformed entries, say) gets no answer, and its connection lasts as long as the call: then others must be served all the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a hello before its checksum.
 const HELLO_BYTES: usize = 48;
@@ -72,8 +72,9 @@ impl Ports {
         Self { runtime, node, raft, http, _stop: stop, _dir: dir }
     }
 
-    /// Says these bytes and then, if wanted, that there will be no more; hears what comes until the other side closes.
-    fn say(&self, port: &PathBuf, bytes: &[u8], ends: bool) -> Vec<u8> {
+    /// Says these bytes and then, if wanted, that there will be no more; hears what comes until the other side closes. Also whether it
+    /// does so in time.
+    fn say(&self, port: &PathBuf, bytes: &[u8], ends: bool) -> (Vec<u8>, bool) {
         self.runtime.block_on(async {
             let mut heard = Vec::new();
             let mut stream = UnixStream::connect(port).await.unwrap();
@@ -83,9 +84,18 @@ impl Ports {
                 let said = if ends { said.and(stream.shutdown().await) } else { said };
                 stream.read_to_end(&mut heard).await.and(said)
             };
-            drop(timeout(PATIENCE, exchange).await);
-            heard
+            // What comes of writing and reading is the other side's to choose.
+            let has_ended = timeout(PATIENCE, exchange).await.is_ok();
+            (heard, has_ended)
         })
+    }
+
+    /// Whether a client is told the status.
+    fn serves(&self) -> bool {
+        let question = request_frame(1, &ClientServiceRequest::Status {});
+        let bytes = [hello(Service::Client), framed(&[question])].concat();
+        let (heard, has_ended) = self.say(&self.raft, &sealed(bytes, self.node), true);
+        has_ended && String::from_utf8_lossy(&heard).contains("leader")
     }
 }
 
@@ -184,18 +194,22 @@ fn status(id: NodeId) -> Status {
 /// The port of clients and peers: a hello, then frames. The hello's checksum is put right if there is one, and where it expects
 /// anybody it expects this node.
 pub(crate) fn raft_port(bytes: &[u8]) -> bool {
-    let mut said = bytes.to_vec();
     let ports = PORTS.lock().unwrap();
+    let (heard, has_ended) = ports.say(&ports.raft, &sealed(bytes.to_vec(), ports.node), true);
+    assert!(has_ended || ports.serves(), "nobody else is served while this connection lasts");
+    heard.get(7) == Some(&0)
+}
+
+fn sealed(mut said: Vec<u8>, node: NodeId) -> Vec<u8> {
     if let Some((hello, rest)) = said.split_at_mut_checked(HELLO_BYTES)
         && rest.len() >= 4
     {
         if hello[EXPECTED..] == [0; 8] {
-            hello[EXPECTED..].copy_from_slice(&ports.node.0.to_be_bytes());
+            hello[EXPECTED..].copy_from_slice(&node.0.to_be_bytes());
         }
         rest[..4].copy_from_slice(&crc32c::crc32c(hello).to_be_bytes());
     }
-    let heard = ports.say(&ports.raft, &said, true);
-    heard.get(7) == Some(&0)
+    said
 }
 
 /// The port of HTTP.
@@ -203,13 +217,14 @@ pub(crate) fn http_port(bytes: &[u8]) -> bool {
     let ports = PORTS.lock().unwrap();
     // HTTP need not answer who has hung up: whole requests are followed by one after which it closes, the rest ends by itself.
     let is_whole = http_port_seeds().iter().any(|seed| seed == bytes);
-    let heard = if is_whole {
+    let (heard, has_ended) = if is_whole {
         let bytes =
             [bytes, b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"].concat();
         ports.say(&ports.http, &bytes, false)
     } else {
         ports.say(&ports.http, bytes, true)
     };
+    assert!(has_ended, "the connection lasts although its caller has said all");
     assert!(heard.is_empty() || heard.starts_with(b"HTTP/1."), "an answer of another kind");
     !heard.is_empty()
 }

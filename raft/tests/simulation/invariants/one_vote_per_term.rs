@@ -12,7 +12,7 @@ pub struct Votes {
 }
 
 impl Votes {
-    pub fn check(&mut self, envelope: &Envelope) {
+    pub(super) fn check(&mut self, envelope: &Envelope) {
         let vote = match &envelope.body {
             Message::Vote(_) => envelope.from,
             Message::VoteResponse(response) if response.granted => envelope.to,

@@ -1,12 +1,12 @@
 //! Small files: whose data a machine holds, and its settings.
 
-use std::ffi::OsString;
 use std::fs;
 
 use state_machine::attachment::{Attachment, AttachmentFile, AttachmentStore};
 use state_machine::config::Flags;
-use state_machine::startup::{Loaded, SettingError, load};
+use state_machine::startup::{SettingError, load};
 
+use super::settings::{self, Understood};
 use crate::scratch::directory;
 
 /// The file `attachment`: what is read was written just so.
@@ -40,26 +40,12 @@ pub(crate) fn attachment_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A file of settings: taken and printed as it is read, or refused by a word that says what is wrong.
 pub(crate) fn settings(bytes: &[u8]) -> bool {
-    match load_file(bytes) {
-        Ok(loaded) => {
-            let again = load_file(loaded.print().unwrap().as_bytes()).unwrap();
-            let text = |settings: &Flags| serde_json::to_string(settings).unwrap();
-            assert_eq!(text(&again.settings), text(&loaded.settings));
-            true
-        }
-        Err(error) => {
-            assert!(!error.to_string().is_empty());
-            false
-        }
-    }
-}
-
-fn load_file(bytes: &[u8]) -> Result<Loaded<Flags>, SettingError> {
-    let file = directory("settings").join("machine.toml");
-    fs::write(&file, bytes).unwrap();
-    load([OsString::from("state-machine"), OsString::from("--config"), file.into_os_string()])
+    settings::is_read_as_printed("state-machine", bytes, |arguments| {
+        let loaded = load::<Flags>(arguments)?;
+        let said = serde_json::to_string(&loaded.settings).unwrap();
+        Ok::<_, SettingError>(Understood { printed: loaded.print().unwrap(), said })
+    })
 }
 
 pub(crate) fn settings_seeds() -> Vec<Vec<u8>> {

@@ -5,6 +5,8 @@ mod commands;
 mod files;
 #[path = "../frames.rs"]
 mod frames;
+#[path = "../settings.rs"]
+mod settings;
 
 use state_machine::wire::Codec;
 
