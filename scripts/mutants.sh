@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
-mutants=(cargo run --quiet --locked -p proof --bin mutants --)
+mutants=(cargo run --quiet --locked --bin mutants --)
 case ${1:-} in
   --ci) exec "${mutants[@]}" ci ;;
   --check) exec "${mutants[@]}" check ;;

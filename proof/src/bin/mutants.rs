@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use proof::mutants::{
-    Catalogue, Layout, Limits, Mutant, Programs, Report, Results, Trial, prepare, write_table,
+    Catalogue, Layout, Limits, Mutant, Pace, Programs, Report, Results, Trial, prepare, write_table,
 };
 
 /// Bugs that real systems had, put into a copy of ours.
@@ -87,12 +87,17 @@ fn limits(seeds_seconds: u64) -> Limits {
 }
 
 /// Brings the copy up to date and builds what these mutants need.
-fn build(layout: &Layout, catalogue: &Catalogue, mutants: &[&Mutant]) -> Result<Programs> {
+fn build(
+    layout: &Layout,
+    catalogue: &Catalogue,
+    mutants: &[&Mutant],
+    pace: Pace,
+) -> Result<Programs> {
     catalogue.check_tests(&layout.root)?;
     prepare(layout, catalogue)?;
     let tests = mutants.iter().map(|mutant| &mutant.test).collect();
     let simulators = mutants.iter().flat_map(|mutant| mutant.simulators.iter().copied()).collect();
-    Programs::build(layout, &tests, &simulators)
+    Programs::build(layout, &tests, &simulators, pace)
 }
 
 fn run_all(layout: &Layout, catalogue: &Catalogue, run: &Run) -> Result<bool> {
@@ -101,7 +106,7 @@ fn run_all(layout: &Layout, catalogue: &Catalogue, run: &Run) -> Result<bool> {
     if run.resume {
         mutants.retain(|mutant| !known.of(&mutant.name).is_some_and(Report::is_caught));
     }
-    let programs = build(layout, catalogue, &mutants)?;
+    let programs = build(layout, catalogue, &mutants, Pace::Search)?;
     let trial = Trial { layout, programs: &programs, limits: limits(run.seeds_seconds) };
     expect_sound(&trial, &mutants)?;
     let results = Mutex::new(known);
@@ -168,7 +173,7 @@ fn line(mutant: &Mutant, report: &Report, named_only: bool) -> String {
 fn run_samples(layout: &Layout, catalogue: &Catalogue) -> Result<bool> {
     let mutants: Vec<&Mutant> =
         catalogue.mutants.iter().filter(|mutant| mutant.sample.is_some()).collect();
-    let programs = build(layout, catalogue, &mutants)?;
+    let programs = build(layout, catalogue, &mutants, Pace::Build)?;
     let trial = Trial { layout, programs: &programs, limits: limits(TEST_SECONDS) };
     let missed = Mutex::new(0_u32);
     side_by_side(mutants, None, |mutant| {

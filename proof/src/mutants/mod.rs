@@ -18,12 +18,11 @@ mod tree;
 mod trial;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 pub use catalogue::{Catalogue, Edit, Mutant, NamedTest, Sample, Simulator};
-pub use programs::Programs;
+pub use programs::{Pace, Programs};
 pub use table::{Results, write_table};
 pub use tree::prepare;
 pub use trial::{Finding, Limits, Report, Trial};
@@ -31,27 +30,29 @@ pub use trial::{Finding, Limits, Report, Trial};
 /// Where things lie.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// The repository.
+    /// The tree.
     pub root: PathBuf,
+    /// Where cargo builds the product.
+    target: PathBuf,
 }
 
 impl Layout {
-    /// The repository that the current directory lies in.
+    /// The tree that the current directory lies in: a checkout, or sources unpacked anywhere.
     ///
     /// # Errors
     /// When it lies in none.
     pub fn here() -> Result<Self> {
-        let output = Command::new("git").args(["rev-parse", "--show-toplevel"]).output()?;
-        if !output.status.success() {
-            bail!("not in a git repository");
-        }
-        let root = String::from_utf8(output.stdout).context("the repository's path is no text")?;
-        Ok(Self { root: PathBuf::from(root.trim_end()) })
+        let here = std::env::current_dir()?;
+        let root = here.ancestors().find(|directory| directory.join(CATALOGUE).is_file());
+        let root = root.with_context(|| format!("there is no {CATALOGUE} here or above"))?;
+        let target = std::env::var_os("CARGO_TARGET_DIR");
+        let target = target.map_or_else(|| root.join("target"), |target| here.join(target));
+        Ok(Self { root: root.to_owned(), target })
     }
 
     /// The list of mutants.
     pub fn catalogue(&self) -> PathBuf {
-        self.root.join("proof/mutants.toml")
+        self.root.join(CATALOGUE)
     }
 
     /// The copy that holds them.
@@ -59,7 +60,12 @@ impl Layout {
         self.work().join("tree")
     }
 
-    /// Where the copy is built. Not where the product is: programs of the same name would overwrite each other.
+    /// Where cargo keeps what it builds on the way. The copy shares it: what both depend on is built once.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Where the copy's programs go. Not where the product's are: those of the same name would overwrite each other.
     pub fn build(&self) -> PathBuf {
         self.work().join("build")
     }
@@ -80,9 +86,12 @@ impl Layout {
     }
 
     fn work(&self) -> PathBuf {
-        self.root.join("target/mutants")
+        self.target.join("mutants")
     }
 }
+
+/// From the root.
+const CATALOGUE: &str = "proof/mutants.toml";
 
 /// Writes a file unless it says that already: what is not written need not be built again. Says whether it was written.
 fn write_if_changed(path: &Path, content: &[u8]) -> Result<bool> {

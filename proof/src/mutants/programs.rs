@@ -9,6 +9,15 @@ use serde::Deserialize;
 
 use super::{Layout, NamedTest, Simulator};
 
+/// What is to be quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The build, for a few seeds that are known.
+    Build,
+    /// The search, a matter of seeds per second.
+    Search,
+}
+
 /// Where each program lies, after the build.
 #[derive(Clone, Debug, Default)]
 pub struct Programs {
@@ -32,7 +41,7 @@ struct Target {
 }
 
 impl Programs {
-    /// Builds the tests of these packages, and the simulator of the whole world if there is one.
+    /// Builds the programs that have these tests, and these simulators.
     ///
     /// # Errors
     /// When the build fails.
@@ -40,36 +49,30 @@ impl Programs {
         layout: &Layout,
         tests: &BTreeSet<&NamedTest>,
         simulators: &BTreeSet<Simulator>,
+        pace: Pace,
     ) -> Result<Self> {
-        let mut programs = Self::default();
-        let mut arguments = vec!["test".to_owned(), "--no-run".to_owned()];
-        let mut wanted: BTreeSet<(&str, &str)> =
-            tests.iter().map(|test| (test.package.as_str(), test.target.as_str())).collect();
+        let mut targets: BTreeSet<&str> = tests.iter().map(|test| test.target.as_str()).collect();
+        let has_lib = targets.remove("lib");
         if simulators.contains(&Simulator::Core) {
-            wanted.insert(CORE);
+            targets.insert(CORE.1);
         }
-        for package in wanted.iter().map(|(package, _)| *package).collect::<BTreeSet<_>>() {
-            arguments.extend(["-p".to_owned(), package.to_owned()]);
+        let mut arguments = vec!["build"];
+        arguments.extend(targets.into_iter().flat_map(|target| ["--test", target]));
+        if simulators.contains(&Simulator::World) {
+            arguments.extend(["--bin", WORLD]);
         }
-        for target in wanted.iter().map(|(_, target)| *target).collect::<BTreeSet<_>>() {
-            match target {
-                "lib" => arguments.push("--lib".to_owned()),
-                target => arguments.extend(["--test".to_owned(), target.to_owned()]),
-            }
+        let mut made = cargo(layout, pace, &arguments)?;
+        if has_lib {
+            made.extend(cargo(layout, pace, &["test", "--no-run", "--lib"])?);
         }
-        for made in cargo(layout, &arguments)? {
-            programs.take_test(made);
-        }
-        let has_world = layout.tree().join("proof/src/bin/simulate.rs").is_file();
-        if simulators.contains(&Simulator::World) && has_world {
-            let arguments = ["build", "-p", "proof", "--bin", "simulate"];
-            let made = cargo(layout, &arguments.map(str::to_owned))?;
-            programs.world = made.into_iter().find_map(|made| made.executable);
+        let mut programs = Self::default();
+        for made in made {
+            programs.take(made);
         }
         Ok(programs)
     }
 
-    /// The program that has this test, and the directory in which it expects to run.
+    /// The program that has this test.
     ///
     /// # Errors
     /// When it was not built.
@@ -78,21 +81,29 @@ impl Programs {
         self.tests.get(&key).with_context(|| format!("no program has the test {test}"))
     }
 
-    /// The simulator, if this tree has it.
-    pub fn simulator(&self, simulator: Simulator) -> Option<&PathBuf> {
-        match simulator {
+    /// The simulator.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn simulator(&self, simulator: Simulator) -> Result<&PathBuf> {
+        let program = match simulator {
             Simulator::Core => self.tests.get(&(CORE.0.to_owned(), CORE.1.to_owned())),
             Simulator::World => self.world.as_ref(),
-        }
+        };
+        program.with_context(|| format!("the simulator {simulator} was not built"))
     }
 
-    fn take_test(&mut self, made: Made) {
+    fn take(&mut self, made: Made) {
         let (Some(target), Some(executable)) = (made.target, made.executable) else { return };
         let package = made.manifest_path.parent().and_then(|directory| directory.file_name());
         let Some(package) = package.and_then(|name| name.to_str()) else { return };
         let name = match target.kind.first().map(String::as_str) {
             Some("lib") => "lib".to_owned(),
             Some("test") => target.name,
+            Some("bin") if target.name == WORLD => {
+                self.world = Some(executable);
+                return;
+            }
             _ => return,
         };
         self.tests.insert((package.to_owned(), name), executable);
@@ -102,14 +113,39 @@ impl Programs {
 /// The core's simulator: package and target.
 const CORE: (&str, &str) = ("raft", "simulation");
 
-fn cargo(layout: &Layout, arguments: &[String]) -> Result<Vec<Made>> {
-    let output = Command::new("cargo")
+/// The whole world's, of `proof`.
+const WORLD: &str = "simulate";
+
+impl Pace {
+    fn opt_level(self) -> &'static str {
+        match self {
+            Self::Build => "0",
+            Self::Search => "2",
+        }
+    }
+}
+
+/// Ours.
+const PACKAGES: [&str; 5] = ["raft", "member", "state-machine", "raft-client", "proof"];
+
+/// Runs cargo in the copy. Cargo tells the copy's packages from ours only by how they are built, so that has to differ: they go
+/// without what backtraces want. All of the workspace is selected, so that features, and with them the builds of what we depend on, are
+/// those of the product's tests, and are taken from there.
+fn cargo(layout: &Layout, pace: Pace, arguments: &[&str]) -> Result<Vec<Made>> {
+    let mut command = Command::new("cargo");
+    command
         .current_dir(layout.tree())
+        .env("CARGO_BUILD_BUILD_DIR", layout.target())
         .env("CARGO_TARGET_DIR", layout.build())
         .args(arguments)
-        .args(["--locked", "--quiet", "--message-format=json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()?;
+        .args(["--workspace", "--locked", "--message-format=json-render-diagnostics"])
+        .stderr(Stdio::inherit());
+    for package in PACKAGES {
+        for setting in ["debug=false", &format!("opt-level={}", pace.opt_level())] {
+            command.args(["--config", &format!("profile.dev.package.{package}.{setting}")]);
+        }
+    }
+    let output = command.output()?;
     ensure!(output.status.success(), "cargo {} failed", arguments.join(" "));
     let said = String::from_utf8(output.stdout).context("cargo says no text")?;
     said.lines().map(|line| serde_json::from_str(line).context("what cargo says")).collect()

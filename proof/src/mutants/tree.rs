@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::{Catalogue, Layout, write_if_changed};
 
@@ -44,16 +43,35 @@ pub fn prepare(layout: &Layout, catalogue: &Catalogue) -> Result<usize> {
     Ok(changed)
 }
 
-/// Everything that belongs to the project, committed or not yet.
+/// What builds the workspace: the root's own files and the directories of packages, committed or not yet.
 fn sources(root: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("git")
-        .current_dir(root)
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .output()?;
-    ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
-    let names = String::from_utf8(output.stdout).context("a file's name is no text")?;
-    let names = names.split_terminator('\0').map(PathBuf::from);
-    Ok(names.filter(|name| root.join(name).is_file()).collect())
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        } else if path.join("Cargo.toml").is_file() {
+            add_files(&path, &mut files)?;
+        }
+    }
+    let below_root = |file: PathBuf| file.strip_prefix(root).map(Path::to_owned).ok();
+    Ok(files.into_iter().filter_map(below_root).collect())
+}
+
+/// All files below a directory, but for what cargo built there.
+fn add_files(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if directory.join("CACHEDIR.TAG").is_file() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            add_files(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// The packages that have a mutant.

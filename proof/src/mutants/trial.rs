@@ -23,7 +23,7 @@ const CORE_TEST: &str = "every_invariant_holds_in_every_run";
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The named test. One that goes on for ever with the mutant has noticed it.
+    /// The named test.
     pub test: Duration,
     /// The random seeds of one simulator.
     pub seeds: Duration,
@@ -99,7 +99,7 @@ impl Trial<'_> {
         let named = self.named(mutant)?;
         let mut seeds = Vec::new();
         for &simulator in &mutant.simulators {
-            let Some(finding) = self.random_seeds(mutant, simulator)? else { continue };
+            let finding = self.random_seeds(mutant, simulator)?;
             seeds.push(finding);
             if finding.seed.is_some() {
                 break;
@@ -114,41 +114,50 @@ impl Trial<'_> {
     /// When it cannot be run.
     pub fn named(&self, mutant: &Mutant) -> Result<bool> {
         let log = format!("{}-test", mutant.name);
-        Ok(self.run_test(&mutant.test, Some(&mutant.name), &log)? != End::Passed)
+        Ok(match self.run_test(&mutant.test, Some(&mutant.name), &log)? {
+            End::Failed => true,
+            End::TimeIsUp => mutant.hangs,
+            End::Passed => false,
+        })
     }
 
     /// Whether a seed that is known to find the mutant still does, and finds nothing without it.
     ///
     /// # Errors
-    /// When it cannot be run, or this tree has not got the simulator.
+    /// When it cannot be run.
     pub fn sample(&self, mutant: &Mutant, sample: Sample) -> Result<bool> {
         let Sample { simulator, seed } = sample;
+        let log = |name: Option<&str>| format!("{}-{simulator}-{seed}", name.unwrap_or("none"));
         let run = |name: Option<&str>| -> Result<End> {
-            let log = format!("{}-{simulator}-{seed}", name.unwrap_or("none"));
-            let mut command = self.simulator(simulator).context("the simulator was not built")?;
+            let mut command = self.simulator(simulator)?;
             match simulator {
                 Simulator::Core => command.env("SEED", seed.to_string()),
                 Simulator::World => command.args(["--seed", &seed.to_string()]),
             };
-            self.end(command, name, &log)
+            self.end(command, name, &log(name))
         };
-        Ok(run(None)? == End::Passed && run(Some(&mutant.name))? != End::Passed)
+        let mutated = Some(mutant.name.as_str());
+        if run(None)? != End::Passed || run(mutated)? != End::Failed {
+            return Ok(false);
+        }
+        // A simulator can also fail because it saw too little.
+        let said = std::fs::read_to_string(self.log(&log(mutated)))?;
+        Ok(said.lines().any(|line| seed_in(line, simulator) == Some(seed)))
     }
 
-    /// None when this tree has not got the simulator.
-    fn random_seeds(&self, mutant: &Mutant, simulator: Simulator) -> Result<Option<Finding>> {
-        let Some(mut command) = self.simulator(simulator) else { return Ok(None) };
+    fn random_seeds(&self, mutant: &Mutant, simulator: Simulator) -> Result<Finding> {
+        let mut command = self.simulator(simulator)?;
         match simulator {
             Simulator::Core => command.env("SEEDS", u32::MAX.to_string()),
             Simulator::World => {
                 let minutes = self.limits.seeds.as_secs().div_ceil(60);
-                command.args(["--jobs", "1", "--minutes", &minutes.to_string()])
+                command.args(["--from", "0", "--jobs", "1", "--minutes", &minutes.to_string()])
             }
         };
         command.env("MUTANT", &mutant.name);
         let began = Instant::now();
         let seed = self.search(command, simulator, &format!("{}-{simulator}", mutant.name))?;
-        Ok(Some(Finding { simulator, seed, seconds: began.elapsed().as_secs_f64() }))
+        Ok(Finding { simulator, seed, seconds: began.elapsed().as_secs_f64() })
     }
 
     /// Lets a simulator run until it names a seed that fails, or its time is up.
@@ -171,7 +180,7 @@ impl Trial<'_> {
         Ok(None)
     }
 
-    fn simulator(&self, simulator: Simulator) -> Option<Command> {
+    fn simulator(&self, simulator: Simulator) -> Result<Command> {
         let program = self.programs.simulator(simulator)?;
         let mut command = limited(program, self.limits.seeds);
         match simulator {
@@ -181,7 +190,7 @@ impl Trial<'_> {
             }
             Simulator::World => drop(command.current_dir(self.layout.tree())),
         }
-        Some(command)
+        Ok(command)
     }
 
     fn run_test(&self, test: &NamedTest, mutant: Option<&str>, log: &str) -> Result<End> {
@@ -214,10 +223,10 @@ impl Trial<'_> {
     }
 }
 
-/// A program that is ended when its time is up.
+/// A program that is ended when its time is up. In the foreground it stays in our group, so that an interrupt reaches it.
 fn limited(program: &Path, limit: Duration) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", &limit.as_secs().to_string()]).arg(program);
+    command.args(["--foreground", "--kill-after=5", &limit.as_secs().to_string()]).arg(program);
     command.env_remove("SEED").env_remove("SEEDS").env_remove("TRACE");
     command
 }
