@@ -5,9 +5,10 @@
 #   nemesis.sh --ci                          three runs of 60 s with seeds 1, 2 and 3
 #   nemesis.sh --list                        what can go wrong
 #
-# For root, with ip, iptables and tc, each node gets a network of its own, in namespaces that end with the run; else what needs them is
-# skipped, and the report says so. Red: a history that is wrong, a process that ended as none should, a cluster that does not come
-# back, or a run too thin to show anything. The logs of a red run stay. By environment:
+# For root, where namespaces are allowed, each node gets a network of its own, and one a small disk; they end with the run. What cannot be
+# done here is skipped, and the report says why: ip, iptables, tc for the network, strace for syncs that fail, libfaketime for clocks that
+# jump. Red: a history that is wrong, a process that ended as none should, a cluster that does not come back, or a run too thin to show
+# anything. A machine that is slow gets as much time again to show it. The logs of a red run stay. By environment:
 #
 #   BIN        directory of ready binaries; nothing is built then, except the nemesis if it is not there as well
 #   NODES      how many nodes       [5]

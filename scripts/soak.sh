@@ -4,12 +4,14 @@
 #   soak.sh [MINUTES [SEED]]      10 minutes, a seed by the clock
 #
 # Needs root, a Docker engine and compose; an engine that it had to start, it stops. Has a project and an image of its own, and
-# touches no other cluster. Exit code 77: skipped. By environment:
+# touches no other cluster. What a machine lacks is left out, and the report says so: strace for syncs that fail, iptables and tc for the
+# network, libfaketime for clocks. Exit code 77: skipped. By environment:
 #
 #   COMPOSE    the compose command                [docker-compose if it is there, else docker compose]
 #   BIN        directory of ready binaries, for the image; none are built then, except the nemesis if it is not there as well
 #   WORKERS    how many, beside the introducer    [4]
 #   CLIENTS    how many clients                   [10]
+#   FAULTS     only these, separated by commas    [all; scripts/nemesis.sh --list]
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
 
@@ -24,7 +26,7 @@ OUTRIGGER_GOSSIP_KEY=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export OUTRIGGER_GOSSIP_KEY COMPOSE_PROJECT_NAME=$project
 
 work=$(mktemp -d)
-engine='' forwarding='' nemesis='' program=$target/nemesis
+engine='' forwarding='' nemesis='' clock='' program=$target/nemesis
 
 compose() {
   # shellcheck disable=SC2086 # a command of one or two words
@@ -46,7 +48,7 @@ clean_up() {
   trap '' INT TERM
   [[ -z $nemesis ]] || { kill "$nemesis" && wait "$nemesis"; } 2>/dev/null
   if [[ -n ${COMPOSE_FILE:-} ]]; then
-    ((code == 0)) || compose logs --no-color --tail 100 >"/tmp/$project.log" 2>&1
+    ((code == 0 || code == 130)) || compose logs --no-color >"/tmp/$project.log" 2>&1
     # A frozen container cannot be stopped.
     docker ps --quiet --filter "label=com.docker.compose.project=$project" --filter status=paused | xargs -r docker unpause >/dev/null
     compose down --volumes --timeout 1 >/dev/null 2>&1
@@ -91,6 +93,25 @@ prepare() {
   RUNTIME_ONLY=1 docker/make-base-images.sh >"$work/base.log" 2>&1 || skip "the base images can neither be pulled nor made"
 }
 
+# A library that gives a process a clock of its own, for clocks that jump, if this machine has it; the nemesis says if not. Not for the
+# supervisor: it would share a lock with its children, and one that is killed while it holds it would be the end of all.
+give_clocks() { # DIRECTORY
+  local library name
+  library=$(find /usr/lib /usr/lib64 /usr/local/lib -name libfaketimeMT.so.1 2>/dev/null | head -n 1)
+  [[ -n $library ]] || return 0
+  clock=/usr/local/bin/clocked
+  mkdir "$1/clocked"
+  cp -L "$library" "$1/clocked/"
+  for name in member raft state-machine; do
+    cat >"$1/clocked/$name" <<END
+#!/bin/sh
+exec env LD_PRELOAD=$clock/${library##*/} FAKETIME_TIMESTAMP_FILE=/tmp/clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 \\
+  NO_FAKE_STAT=1 /usr/local/bin/$name "\$@"
+END
+    chmod +x "$1/clocked/$name"
+  done
+}
+
 build() {
   local packages=(-p proof --bin nemesis) context=$work/image name
   [[ -n ${BIN:-} ]] || packages+=(-p member -p raft -p state-machine -p raft-client --bin member --bin raft --bin state-machine --bin raft-client)
@@ -102,6 +123,7 @@ build() {
   # The last stage of the Dockerfile on the binaries of this machine.
   mkdir -p "$context"/{bin,scripts,docker}
   for name in member raft raft-client state-machine; do cp "${BIN:-$target}/$name" "$context/bin/"; done
+  give_clocks "$context/bin"
   cp scripts/node.sh "$context/scripts/"
   cp docker/start.sh "$context/docker/"
   {
@@ -109,6 +131,7 @@ build() {
     sed -n '/ AS runtime$/,$p' Dockerfile | sed 's|--from=build /out/|bin/|'
   } >"$context/Dockerfile"
   docker build --tag "$OUTRIGGER_IMAGE" "$context" >"$work/build.log" 2>&1 || { tail -n 20 "$work/build.log" >&2 && fail "docker build"; }
+  [[ -z $clock ]] || docker run --rm --entrypoint "$clock/raft" "$OUTRIGGER_IMAGE" --version >/dev/null 2>&1 || clock=
 }
 
 # The introducer's volume is a small disk, so that it can be full; snapshots come often, and who is away is given up soon.
@@ -125,6 +148,7 @@ x-settings: &settings
   OUTRIGGER_DEAD_AFTER_MS: "5000"
   OUTRIGGER_PROMOTE_AFTER_MS: "300"
   OUTRIGGER_REJOIN_INTERVAL_MS: "1000"
+${clock:+  BIN: $clock}
 services:
   introducer: {environment: *settings}
   worker: {environment: *settings}
@@ -142,11 +166,11 @@ prepare
 build
 write_override
 compose up --detach --scale "worker=$workers" >"$work/up.log" 2>&1 || { tail -n 20 "$work/up.log" >&2 && fail "up"; }
-"$program" --seconds $((minutes * 60)) --seed "$seed" --clients "${CLIENTS:-10}" --history "$work/history" \
+"$program" --seconds $((minutes * 60)) --seed "$seed" --clients "${CLIENTS:-10}" ${FAULTS:+--faults "$FAULTS"} --history "$work/history" \
   containers --project "$project" --compose "$COMPOSE" --small-disk "$work/small" &
 nemesis=$!
 wait "$nemesis"
 code=$?
 nemesis=''
-((code == 0)) || echo "soak.sh: red; the history and the ends of the logs are in /tmp/$project.*" >&2
+((code == 0)) || echo "soak.sh: red; the history and the logs are in /tmp/$project.*" >&2
 exit "$code"

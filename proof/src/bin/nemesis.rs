@@ -2,14 +2,16 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use proof::nemesis::{Containers, Kind, Plan, Processes, Report, has, run};
+use proof::nemesis::{
+    Containers, Kind, Plan, Processes, Report, in_namespaces, obstacle_to_networks, run,
+};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Set for the process inside of the namespaces.
 const INSIDE: &str = "OUTRIGGER_NEMESIS_INSIDE";
@@ -64,20 +66,15 @@ enum Where {
     },
 }
 
-fn main() -> ExitCode {
+#[tokio::main]
+async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let namespaces = can_have_namespaces();
-    if matches!(arguments.site, Where::Processes { .. })
-        && namespaces
-        && env::var_os(INSIDE).is_none()
-    {
-        return go_inside();
-    }
-    match carry_out(arguments, namespaces) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => say_failure(&error),
-    }
+    let outcome = tokio::select! {
+        outcome = carry_out(arguments) => outcome,
+        // What is dropped with the run ends all that it has started.
+        stopped = told_to_stop() => stopped,
+    };
+    outcome.unwrap_or_else(|error| say_failure(&error))
 }
 
 #[allow(clippy::print_stderr, reason = "it is what the program is for")]
@@ -86,23 +83,25 @@ fn say_failure(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn can_have_namespaces() -> bool {
-    rustix::process::geteuid().is_root()
-        && ["ip", "iptables", "unshare", "tc", "mount"].iter().all(|program| has(program))
+async fn told_to_stop() -> anyhow::Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(ExitCode::from(130))
 }
 
-/// The same program in network, mount and process namespaces of its own, which end with it: nothing can be left behind.
-fn go_inside() -> ExitCode {
-    let error = Command::new("unshare")
-        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
-        .args(env::args_os())
-        .env(INSIDE, "1")
-        .exec();
-    say_failure(&anyhow::Error::new(error).context("cannot run unshare"))
-}
-
-#[tokio::main]
-async fn carry_out(arguments: Arguments, namespaces: bool) -> anyhow::Result<bool> {
+async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let is_inside = env::var_os(INSIDE).is_some();
+    let no_networks = match arguments.site {
+        Where::Processes { .. } if !is_inside => obstacle_to_networks().await,
+        Where::Processes { .. } | Where::Containers { .. } => None,
+    };
+    if matches!(arguments.site, Where::Processes { .. }) && !is_inside && no_networks.is_none() {
+        return go_inside().await;
+    }
     let plan = Plan {
         length: Duration::from_secs(arguments.seconds),
         seed: arguments.seed,
@@ -111,7 +110,7 @@ async fn carry_out(arguments: Arguments, namespaces: bool) -> anyhow::Result<boo
     };
     let (report, history) = match arguments.site {
         Where::Processes { binaries, work, nodes } => {
-            let mut site = Processes::start(nodes, &binaries, &work, namespaces).await?;
+            let mut site = Processes::start(nodes, &binaries, &work, no_networks).await?;
             run(&mut site, &plan).await?
         }
         Where::Containers { project, compose, small_disk } => {
@@ -119,12 +118,22 @@ async fn carry_out(arguments: Arguments, namespaces: bool) -> anyhow::Result<boo
             run(&mut site, &plan).await?
         }
     };
+    show(&report);
     if let Some(path) = arguments.history {
         let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
         history.write_lines(std::io::BufWriter::new(file))?;
     }
-    show(&report);
-    Ok(report.is_green())
+    Ok(if report.is_green() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same program in namespaces. They end with it: it is their first process, and is killed with the command that made them, which
+/// listens to no signal itself.
+async fn go_inside() -> anyhow::Result<ExitCode> {
+    let mut command = in_namespaces();
+    command.args(env::args_os()).env(INSIDE, "1");
+    let status = command.spawn().context("cannot run unshare")?.wait().await?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 #[allow(clippy::print_stdout, reason = "it is what the program is for")]

@@ -1,31 +1,36 @@
 //! Nodes as containers of the compose file, on one network of the engine.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+mod faults;
+mod judging;
+
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use raft::rpc::wire::Endpoint;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Counts;
-use super::fault::{Fault, Kind};
+use super::clock;
+use super::engine::{Container, Logs, containers, inspect};
+use super::failing::{self, FailingSyncs};
+use super::fault::{Fault, Kind, Lacks, Need};
 use super::network::Network;
 use super::node::Program;
 use super::site::Site;
+use super::small_disk::fill;
 use super::tools::{has, run};
 
 const RAFT_PORT: u16 = 6004;
 /// Addresses that the engine hands out on a small network: where clients try.
 const ADDRESSES: std::ops::Range<u8> = 2..12;
-const FILL_BYTES: usize = 1 << 20;
-/// State, process id, address and service.
-const FORMAT: &str = "{{.State.Status}}|{{.State.Pid}}|{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}|\
-                      {{index .Config.Labels \"com.docker.compose.service\"}}";
-const INTRODUCER: &str = "introducer";
+/// Where a container's processes read by how much their clock is wrong, if they were started so.
+const CLOCK: &str = "tmp/clock";
+/// The supervisor's longest delay, and a bit.
+const RESTART: Duration = Duration::from_secs(6);
 
 /// A compose project that is up.
 pub struct Containers {
@@ -35,22 +40,20 @@ pub struct Containers {
     /// Of the network, without the last number.
     prefix: String,
     nodes: Vec<Container>,
+    lacks: Lacks,
+    logs: Logs,
     stopped: Vec<Pid>,
-    stracing: Vec<Child>,
+    failing: Option<FailingSyncs>,
     scaled: bool,
+    /// From its begin until all is whole again.
+    fault: Option<Fault>,
+    /// Whether it was seen to do something.
+    has_effect: bool,
+    looked_for_given_up: Instant,
+    /// By container: how often it had ended by itself when that was looked at last.
+    restarts: BTreeMap<String, u64>,
     counts: Counts,
     wrong: Vec<String>,
-}
-
-/// As the engine described it last.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Container {
-    id: String,
-    service: String,
-    state: String,
-    address: String,
-    /// Of its first process, on this machine.
-    pid: String,
 }
 
 impl Containers {
@@ -69,9 +72,15 @@ impl Containers {
             small_disk,
             prefix: String::new(),
             nodes: Vec::new(),
+            lacks: Lacks::new(),
+            logs: Logs::default(),
             stopped: Vec::new(),
-            stracing: Vec::new(),
+            failing: None,
             scaled: false,
+            fault: None,
+            has_effect: false,
+            looked_for_given_up: Instant::now(),
+            restarts: BTreeMap::new(),
             counts: Counts::new(),
             wrong: Vec::new(),
         };
@@ -79,73 +88,38 @@ impl Containers {
         let address = site.nodes.first().map(|node| node.address.clone()).unwrap_or_default();
         let (prefix, _) = address.rsplit_once('.').context("no container with an address")?;
         prefix.clone_into(&mut site.prefix);
+        site.try_out().await;
         Ok(site)
     }
 
     /// What the engine says now; the introducer first.
     async fn look(&mut self) -> anyhow::Result<()> {
-        let label = format!("label=com.docker.compose.project={}", self.project);
-        let ids = run(&format!("docker ps --all --quiet --no-trunc --filter {label}")).await?;
-        let mut nodes = Vec::new();
-        for id in ids.split_whitespace() {
-            let said = inspect(id, FORMAT).await?;
-            let mut parts = said.trim().split('|').map(str::to_owned);
-            let mut next = || parts.next().unwrap_or_default();
-            let (state, pid, address, service) = (next(), next(), next(), next());
-            nodes.push(Container { id: id.to_owned(), service, state, address, pid });
-        }
-        nodes.sort_by_key(|node| (node.service != INTRODUCER, node.id.clone()));
-        self.nodes = nodes;
+        self.nodes = containers(&self.project).await?;
         Ok(())
+    }
+
+    async fn try_out(&mut self) {
+        if has("nsenter") {
+            self.lacks = self.inside(0).lacks().await;
+        } else {
+            let why = "needs nsenter".to_owned();
+            self.lacks =
+                [Need::Cut, Need::Loss, Need::Delay].map(|need| (need, why.clone())).into();
+        }
+        if self.small_disk.is_none() {
+            self.lacks.insert(Need::SmallDisk, "needs a small disk under a volume".to_owned());
+        }
+        self.lacks.extend(failing::obstacle().await.map(|why| (Need::Trace, why)));
+        for node in &self.nodes {
+            if !node.pids(&[Program::Raft]).await.iter().all(|(_, pid)| clock::is_in(*pid)) {
+                let why = "needs a library in the containers (Debian: libfaketime)".to_owned();
+                self.lacks.insert(Need::Clock, why);
+            }
+        }
     }
 
     async fn docker(&self, verb: &str, node: usize) -> anyhow::Result<()> {
         run(&format!("docker {verb} {}", self.nodes[node].id)).await.map(drop)
-    }
-
-    /// Process ids, on this machine, of programs in a container.
-    async fn pids(&self, node: usize, programs: &[Program]) -> Vec<(Program, Pid)> {
-        let top = run(&format!("docker top {} -eo pid,comm", self.nodes[node].id)).await;
-        let top = top.unwrap_or_default();
-        let processes = top.lines().filter_map(|line| {
-            let (pid, name) = line.trim().split_once(' ')?;
-            let program = programs.iter().find(|program| program.name() == name.trim())?;
-            Some((*program, Pid::from_raw(pid.parse().ok()?)?))
-        });
-        processes.collect()
-    }
-
-    async fn kill_programs(&mut self, nodes: &[usize], programs: &[Program]) {
-        let mut targets = Vec::new();
-        for node in nodes {
-            targets.extend(self.pids(*node, programs).await);
-        }
-        for (program, pid) in targets {
-            if kill_process(pid, Signal::KILL).is_ok() {
-                self.count(&format!("kill -9 of {}", program.name()));
-            }
-        }
-    }
-
-    async fn kill_nodes(&mut self, nodes: &[usize]) -> anyhow::Result<()> {
-        let ids: Vec<_> = nodes.iter().map(|node| self.nodes[*node].id.as_str()).collect();
-        run(&format!("docker kill {}", ids.join(" "))).await?;
-        for _ in nodes {
-            self.count("kill -9 of a container");
-        }
-        Ok(())
-    }
-
-    async fn pause_programs(&mut self, node: usize, programs: &[Program]) {
-        for (_, pid) in self.pids(node, programs).await {
-            if kill_process(pid, Signal::STOP).is_ok() {
-                self.stopped.push(pid);
-            }
-        }
-    }
-
-    async fn disconnect(&self, node: usize) -> anyhow::Result<()> {
-        self.docker(&format!("network disconnect {}", self.network()), node).await
     }
 
     fn network(&self) -> String {
@@ -156,64 +130,29 @@ impl Containers {
         Network { enter: format!("nsenter --net --target {}", self.nodes[node].pid) }
     }
 
-    async fn cut(&self, fault: &Fault) -> anyhow::Result<()> {
-        for (deaf, other) in fault.deaf_pairs(self.nodes.len()) {
-            self.inside(deaf).ignore(&self.nodes[other].address).await?;
-        }
-        Ok(())
+    /// The file that says by how much the clock of a container is wrong.
+    fn clock(&self, node: usize) -> PathBuf {
+        Path::new("/proc").join(&self.nodes[node].pid).join("root").join(CLOCK)
     }
 
-    async fn roll(&self) -> anyhow::Result<()> {
+    /// Counts what the networks did meanwhile.
+    async fn heal_networks(&mut self) -> anyhow::Result<()> {
+        let Some(fault) = self.fault.clone() else { return Ok(()) };
+        let need = fault.kind.need();
+        let slowed = need == Some(Need::Delay);
+        // A container that was off the network has no rules.
+        let cut =
+            need == Some(Need::Loss) || (need == Some(Need::Cut) && fault.kind != Kind::Isolate);
+        let mut touched = 0;
         for node in 0..self.nodes.len() {
-            self.docker("restart --time 30", node).await?;
-            sleep(Duration::from_secs(2)).await;
+            touched += self.inside(node).heal(slowed && node == fault.node, cut).await?;
+        }
+        if slowed || cut {
+            self.has_effect = touched > 0;
+            let what = if cut { "packets dropped" } else { "packets through a slow link" };
+            *self.counts.entry(what.to_owned()).or_default() += touched;
         }
         Ok(())
-    }
-
-    /// A worker's directory in the volume that all of them share says whose it is.
-    async fn wipe(&mut self, node: usize) -> anyhow::Result<()> {
-        // The introducer would make another cluster.
-        let node = if self.nodes[node].service == INTRODUCER { self.nodes.len() - 1 } else { node };
-        let volume =
-            format!("docker volume inspect -f {{{{.Mountpoint}}}} {}_worker-data", self.project);
-        let volume = run(&volume).await?;
-        self.kill_nodes(&[node]).await?;
-        for slot in fs::read_dir(volume.trim())? {
-            let slot = slot?.path();
-            let owner = fs::read_to_string(slot.join("slot")).unwrap_or_default();
-            if !owner.trim().is_empty() && self.nodes[node].id.starts_with(owner.trim()) {
-                fs::remove_dir_all(&slot)?;
-                self.count("wiped disks");
-            }
-        }
-        Ok(())
-    }
-
-    fn fill_disk(&self) -> anyhow::Result<()> {
-        let Some(disk) = &self.small_disk else { return Ok(()) };
-        let mut file = File::create(filler(disk))?;
-        let piece = vec![0; FILL_BYTES];
-        while file.write_all(&piece).is_ok() {}
-        Ok(())
-    }
-
-    async fn fail_syncs(&mut self, node: usize) -> anyhow::Result<()> {
-        for (_, pid) in self.pids(node, &[Program::Raft]).await {
-            let inject = "inject=fsync,fdatasync:error=EIO:when=1+";
-            let strace = Command::new("strace")
-                .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject])
-                .args(["-p", &pid.as_raw_nonzero().to_string()])
-                .kill_on_drop(true)
-                .spawn()?;
-            self.stracing.push(strace);
-        }
-        Ok(())
-    }
-
-    async fn scale(&self, workers: usize) -> anyhow::Result<()> {
-        let words = format!("{} up --detach --scale worker={workers} --no-recreate", self.compose);
-        run(&words).await.map(drop)
     }
 
     /// Back on the network, running, with all its processes.
@@ -235,17 +174,21 @@ impl Containers {
     /// The supervisor gives up on a raft whose disk failed; an operator would not.
     async fn start_given_up(&mut self) -> anyhow::Result<()> {
         for node in 0..self.nodes.len() {
-            let running = self.pids(node, &Program::ALL).await.len();
-            if running < Program::ALL.len() {
+            if !self.is_complete(node).await {
                 // It may be about to be started again.
-                sleep(Duration::from_secs(6)).await;
-                if self.pids(node, &Program::ALL).await.len() < Program::ALL.len() {
+                sleep(RESTART).await;
+                if !self.is_complete(node).await {
                     self.docker("restart --time 30", node).await?;
                     self.count("restarts of a container whose supervisor had given up");
                 }
             }
         }
+        self.looked_for_given_up = Instant::now();
         Ok(())
+    }
+
+    async fn is_complete(&self, node: usize) -> bool {
+        self.nodes[node].pids(&Program::ALL).await.len() >= Program::ALL.len()
     }
 
     fn count(&mut self, what: &str) {
@@ -255,14 +198,6 @@ impl Containers {
 
 fn filler(disk: &Path) -> PathBuf {
     disk.join("filler")
-}
-
-/// The format may hold spaces.
-async fn inspect(id: &str, format: &str) -> anyhow::Result<String> {
-    let output = Command::new("docker").args(["inspect", "--format", format, id]).output().await?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "docker inspect {id}: {}", said.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 impl Site for Containers {
@@ -280,24 +215,15 @@ impl Site for Containers {
         self.nodes.iter().position(|node| node.address == host)
     }
 
-    #[allow(clippy::wildcard_enum_match_arm, reason = "a question about few of many kinds")]
     fn obstacle(&self, kind: Kind) -> Option<String> {
-        let why = match kind {
-            _ if kind.is_of_the_network() && !(has("nsenter") && has("iptables") && has("tc")) => {
-                "needs nsenter, iptables and tc"
-            }
-            Kind::FullDisk if self.small_disk.is_none() => "needs a small disk under a volume",
-            Kind::FailingSync if !has("strace") => "needs strace",
-            Kind::ClockJump => {
-                "needs a clock of the container's own: no library for that is in the image"
-            }
-            _ => return None,
-        };
-        Some(why.to_owned())
+        self.lacks.get(&kind.need()?).cloned()
     }
 
     async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
         self.look().await?;
+        self.read_logs().await?;
+        self.fault = Some(fault.clone());
+        self.has_effect = false;
         let all: Vec<_> = (0..self.nodes.len()).collect();
         let node = fault.node.min(self.nodes.len() - 1);
         match fault.kind {
@@ -308,32 +234,45 @@ impl Site for Containers {
             Kind::KillRaft | Kind::KillMachine | Kind::KillMember => {
                 self.kill_programs(&[node], fault.programs()).await;
             }
-            Kind::PauseNode => self.docker("pause", node).await?,
+            Kind::PauseNode => {
+                self.docker("pause", node).await?;
+                self.has_effect = true;
+            }
             Kind::PauseRaft | Kind::PauseMachine => {
                 self.pause_programs(node, fault.programs()).await;
             }
-            Kind::RollingRestart => self.roll().await?,
-            Kind::Isolate => self.disconnect(node).await?,
+            Kind::RollingRestart => {
+                self.roll().await?;
+                self.has_effect = true;
+            }
+            Kind::Isolate => {
+                self.disconnect(node).await?;
+                self.has_effect = true;
+            }
             Kind::Deaf | Kind::Mute | Kind::PartialPartition | Kind::Split => {
                 self.cut(fault).await?;
             }
             Kind::Lossy => self.inside(node).lose().await?,
             Kind::Slow => self.inside(node).slow_down().await?,
-            Kind::FullDisk => self.fill_disk()?,
+            Kind::FullDisk => {
+                self.has_effect = self.small_disk.as_deref().map(filler).is_some_and(|f| fill(&f));
+            }
             Kind::FailingSync => self.fail_syncs(node).await?,
             Kind::Scale => {
-                self.scale(self.nodes.len()).await?;
+                let before = self.nodes.len();
+                self.scale(before).await?;
                 self.scaled = true;
+                self.look().await?;
+                self.has_effect = self.nodes.len() > before;
             }
-            Kind::ClockJump => anyhow::bail!("not possible here"),
+            Kind::ClockJump => self.jump_clock(fault, node).await?,
         }
         Ok(())
     }
 
     async fn heal(&mut self) -> anyhow::Result<()> {
-        for mut strace in std::mem::take(&mut self.stracing) {
-            strace.start_kill()?;
-            strace.wait().await?;
+        if let Some(failing) = self.failing.take() {
+            failing.let_go().await?;
         }
         for pid in std::mem::take(&mut self.stopped) {
             // It may have been killed with its container.
@@ -346,6 +285,8 @@ impl Site for Containers {
         }
         self.look().await?;
         if std::mem::take(&mut self.scaled) {
+            // With a container its log goes.
+            self.read_logs().await?;
             self.scale(self.nodes.len() - 2).await?;
             self.look().await?;
         }
@@ -353,31 +294,39 @@ impl Site for Containers {
             self.revive(node).await?;
         }
         self.look().await?;
-        for node in 0..self.nodes.len() {
-            self.inside(node).heal().await?;
+        self.heal_networks().await?;
+        if self.fault.as_ref().is_some_and(|fault| fault.kind == Kind::ClockJump) {
+            (0..self.nodes.len()).try_for_each(|node| clock::set_right(&self.clock(node)))?;
         }
         self.start_given_up().await
     }
 
+    /// A disk that was full may have been the end of a process only just now.
     async fn mend(&mut self) -> anyhow::Result<()> {
+        let is_due = self.looked_for_given_up.elapsed() > 2 * RESTART;
+        let can_end = [Some(Need::SmallDisk), Some(Need::Trace)];
+        if is_due && self.fault.as_ref().is_some_and(|fault| can_end.contains(&fault.kind.need())) {
+            self.start_given_up().await?;
+        }
         Ok(())
     }
 
-    async fn autopsy(&mut self) -> (Counts, Vec<String>) {
-        let (mut counts, mut wrong) = (self.counts.clone(), self.wrong.clone());
+    async fn review(&mut self) -> anyhow::Result<bool> {
+        self.look().await?;
+        self.read_logs().await?;
         for node in &self.nodes {
-            let output = Command::new("docker").args(["logs", &node.id]).output().await;
-            let Ok(output) = output else { continue };
-            let log =
-                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-            let of = |text: &str| log.matches(text).count() as u64;
-            *counts.entry("snapshot installs".to_owned()).or_default() +=
-                of("receiving a snapshot");
-            *counts.entry("snapshots taken".to_owned()).or_default() += of("took a snapshot");
-            if let Some(panic) = log.lines().find(|line| line.contains("panicked at")) {
-                wrong.push(format!("a process of {} {}: {panic}", node.service, node.id));
-            }
+            clock::sweep_container(&node.pid);
         }
-        (counts, wrong)
+        self.fault = None;
+        Ok(self.has_effect)
+    }
+
+    async fn autopsy(&mut self) -> (Counts, Vec<String>) {
+        let looked = self.look().await;
+        let read = if looked.is_ok() { self.read_logs().await } else { looked };
+        if let Err(why) = read {
+            self.wrong.push(format!("the logs cannot be read: {why:#}"));
+        }
+        (self.counts.clone(), self.wrong.clone())
     }
 }

@@ -1,5 +1,6 @@
 //! The kinds of faults, and which come when.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use clap::ValueEnum;
@@ -90,20 +91,45 @@ impl Kind {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether it does something to the network.
-    pub(super) fn is_of_the_network(self) -> bool {
-        matches!(
-            self,
-            Self::Isolate
-                | Self::Deaf
-                | Self::Mute
-                | Self::PartialPartition
-                | Self::Split
-                | Self::Lossy
-                | Self::Slow
-        )
+    /// What it takes that not every machine has.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "a question about few of many kinds")]
+    pub(super) fn need(self) -> Option<Need> {
+        Some(match self {
+            Self::Isolate | Self::Deaf | Self::Mute | Self::PartialPartition | Self::Split => {
+                Need::Cut
+            }
+            Self::Lossy => Need::Loss,
+            Self::Slow => Need::Delay,
+            Self::FullDisk => Need::SmallDisk,
+            Self::FailingSync => Need::Trace,
+            Self::ClockJump => Need::Clock,
+            Self::Scale => Need::Scale,
+            _ => return None,
+        })
     }
 }
+
+/// What not every machine has, or not for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// To drop packets between two nodes.
+    Cut,
+    /// To lose packets by chance.
+    Loss,
+    /// To hold packets back.
+    Delay,
+    /// A disk that can be filled.
+    SmallDisk,
+    /// To change what system calls of another process return.
+    Trace,
+    /// A clock that one node alone has.
+    Clock,
+    /// Nodes that come and go by a number.
+    Scale,
+}
+
+/// What is not there, and why.
+pub(super) type Lacks = BTreeMap<Need, String>;
 
 /// A kind, and on whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +152,12 @@ impl Fault {
             Kind::KillMember => &[Program::Member],
             _ => &Program::ALL,
         }
+    }
+
+    /// Whether it ends that program of some node, and of the program alone.
+    pub(super) fn kills(&self, program: Program) -> bool {
+        let kinds = [Kind::KillRaft, Kind::KillRafts, Kind::KillMachine, Kind::KillMember];
+        kinds.contains(&self.kind) && self.programs().contains(&program)
     }
 
     /// Which pairs do not hear each other: the first does not hear the second.
@@ -157,21 +189,33 @@ impl fmt::Display for Fault {
             Kind::Split | Kind::PartialPartition => {
                 write!(f, "{} of nodes {} and {}", self.kind.name(), self.node, self.other)
             }
-            Kind::KillRafts | Kind::KillAll | Kind::RollingRestart | Kind::Scale => {
-                f.write_str(&self.kind.name())
-            }
+            // Of all nodes, or of the one that has the small disk.
+            Kind::KillRafts
+            | Kind::KillAll
+            | Kind::RollingRestart
+            | Kind::FullDisk
+            | Kind::Scale => f.write_str(&self.kind.name()),
             _ => write!(f, "{} of node {}", self.kind.name(), self.node),
         }
     }
 }
 
-/// When a wiped disk is dealt, if it is.
-const WIPE_TURN: usize = 6;
+/// How many other faults come before a wiped disk in each round, at least.
+const BEFORE_A_WIPE: usize = 3;
 
 /// Deals every kind once before any comes again, so that a short run is no less mixed than a long one.
 pub(super) struct Deck {
     kinds: Vec<Kind>,
     left: Vec<Kind>,
+}
+
+/// What matters for the choice.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scene {
+    pub(super) nodes: usize,
+    pub(super) leader: Option<usize>,
+    /// The log begins later than at its first entry: who comes with an empty disk needs a snapshot.
+    pub(super) is_compacted: bool,
 }
 
 impl Deck {
@@ -180,19 +224,16 @@ impl Deck {
     }
 
     /// Half of all faults are done to the leader, where there is a choice.
-    pub(super) fn next(
-        &mut self,
-        chance: &mut ChaCha12Rng,
-        nodes: usize,
-        leader: Option<usize>,
-    ) -> Fault {
+    pub(super) fn next(&mut self, chance: &mut ChaCha12Rng, scene: Scene) -> Fault {
+        let Scene { nodes, leader, is_compacted } = scene;
         if self.left.is_empty() {
-            self.left.clone_from(&self.kinds);
-            self.left.shuffle(chance);
-            // Taken from the end: early enough for a short run, and late enough that the log begins later than at its first entry.
-            self.left.sort_by_key(|kind| *kind == Kind::Wipe);
-            let turn = self.left.len().saturating_sub(WIPE_TURN);
-            self.left[turn..].rotate_right(1);
+            self.shuffle(chance);
+        }
+        // It waits for its time, unless nothing else is left to wait with. They are taken from the end.
+        if let [.., before, last @ Kind::Wipe] = self.left.as_mut_slice()
+            && !is_compacted
+        {
+            std::mem::swap(before, last);
         }
         let kind = self.left.pop().expect("there are kinds");
         let any = chance.random_range(0..nodes);
@@ -200,6 +241,15 @@ impl Deck {
         let node = leader.filter(|_| on_leader).unwrap_or(any);
         let other = (node + chance.random_range(1..nodes)) % nodes;
         Fault { kind, node, other }
+    }
+
+    fn shuffle(&mut self, chance: &mut ChaCha12Rng) {
+        self.left.clone_from(&self.kinds);
+        self.left.shuffle(chance);
+        if let Some(place) = self.left.iter().position(|kind| *kind == Kind::Wipe) {
+            let wipe = self.left.remove(place);
+            self.left.insert(self.left.len().saturating_sub(BEFORE_A_WIPE), wipe);
+        }
     }
 }
 
@@ -213,9 +263,13 @@ mod tests {
     fn every_kind_comes_once_before_any_comes_again() {
         let mut chance = ChaCha12Rng::seed_from_u64(1);
         let mut deck = Deck::new(Kind::ALL.to_vec());
-        for _ in 0..3 {
+        for is_compacted in [false, true, false] {
+            let scene = Scene { nodes: 5, leader: Some(2), is_compacted };
             let mut dealt: Vec<_> =
-                Kind::ALL.iter().map(|_| deck.next(&mut chance, 5, Some(2)).kind).collect();
+                Kind::ALL.iter().map(|_| deck.next(&mut chance, scene).kind).collect();
+            let wipe = dealt.iter().position(|kind| *kind == Kind::Wipe);
+            let expected = if is_compacted { BEFORE_A_WIPE } else { Kind::ALL.len() - 1 };
+            assert_eq!(wipe, Some(expected));
             dealt.sort();
             assert_eq!(dealt, Kind::ALL);
         }

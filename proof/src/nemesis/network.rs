@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 
+use super::fault::{Lacks, Need};
 use super::tools::run;
 
 /// How much of what comes to a lossy node is lost.
@@ -18,25 +19,57 @@ pub(super) struct Network {
 impl Network {
     /// What comes from an address is dropped.
     pub(super) async fn ignore(&self, address: &str) -> anyhow::Result<()> {
-        self.run(&format!("iptables -w -A INPUT -s {address} -j DROP")).await
+        self.run(&format!("iptables -w -A INPUT -s {address} -j DROP")).await.map(drop)
     }
 
     pub(super) async fn lose(&self) -> anyhow::Result<()> {
         let some = format!("-m statistic --mode random --probability {LOSS}");
-        self.run(&format!("iptables -w -A INPUT ! -i lo {some} -j DROP")).await
+        self.run(&format!("iptables -w -A INPUT ! -i lo {some} -j DROP")).await.map(drop)
     }
 
     pub(super) async fn slow_down(&self) -> anyhow::Result<()> {
         let device = self.device().await?;
-        self.run(&format!("tc qdisc replace dev {device} root tbf {SLOW}")).await
+        self.run(&format!("tc qdisc replace dev {device} root tbf {SLOW}")).await.map(drop)
     }
 
-    pub(super) async fn heal(&self) -> anyhow::Result<()> {
-        self.run("iptables -w -F INPUT").await?;
-        let device = self.device().await?;
-        // Fails where there is none.
-        let _none = self.run(&format!("tc qdisc del dev {device} root")).await;
-        Ok(())
+    /// Undoes all of it. How many packets were dropped, or went through the slow link.
+    pub(super) async fn heal(&self, slowed: bool, cut: bool) -> anyhow::Result<u64> {
+        let mut touched = 0;
+        if cut {
+            let rules = self.run("iptables -w -nvxL INPUT").await?;
+            touched += dropped(&rules);
+            self.run("iptables -w -F INPUT").await?;
+        }
+        if slowed {
+            let device = self.device().await?;
+            let queue = self.run(&format!("tc -s qdisc show dev {device} root")).await?;
+            touched += sent(&queue);
+            self.run(&format!("tc qdisc del dev {device} root")).await?;
+        }
+        Ok(touched)
+    }
+
+    /// What of all this cannot be done here: a kernel may have been built without it, and a user may not be allowed to.
+    pub(super) async fn lacks(&self) -> Lacks {
+        let mut lacks = Lacks::new();
+        let mut note = |need, tried: anyhow::Result<u64>| {
+            if let Err(why) = tried {
+                lacks.insert(need, format!("{why:#}"));
+            }
+        };
+        note(Need::Cut, self.try_out(self.ignore("192.0.2.1"), (false, true)).await);
+        note(Need::Loss, self.try_out(self.lose(), (false, true)).await);
+        note(Need::Delay, self.try_out(self.slow_down(), (true, false)).await);
+        lacks
+    }
+
+    async fn try_out(
+        &self,
+        begin: impl Future<Output = anyhow::Result<()>>,
+        (slowed, cut): (bool, bool),
+    ) -> anyhow::Result<u64> {
+        begin.await?;
+        self.heal(slowed, cut).await
     }
 
     /// An engine gives it another name each time that a container is connected.
@@ -46,7 +79,45 @@ impl Network {
         Ok(name.to_owned())
     }
 
-    async fn run(&self, command: &str) -> anyhow::Result<()> {
-        run(&format!("{} {command}", self.enter)).await.map(drop)
+    async fn run(&self, command: &str) -> anyhow::Result<String> {
+        run(&format!("{} {command}", self.enter)).await
+    }
+}
+
+/// Of the rules that drop, as iptables lists them: packets, bytes, target.
+fn dropped(rules: &str) -> u64 {
+    let rules = rules.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rules
+        .filter(|words| words.get(2) == Some(&"DROP"))
+        .filter_map(|words| words[0].parse::<u64>().ok())
+        .sum()
+}
+
+/// As tc says it: "Sent 4711 bytes 12 pkt (dropped 0, …".
+fn sent(queue: &str) -> u64 {
+    let words: Vec<_> = queue.split_whitespace().collect();
+    words
+        .windows(2)
+        .find(|pair| pair[1] == "pkt")
+        .and_then(|pair| pair[0].parse().ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_counted_from_what_the_tools_print() {
+        let rules = "Chain INPUT (policy ACCEPT 9 packets, 900 bytes)\n\
+                     pkts bytes target prot opt in out source destination\n\
+                     12 700 DROP 0 -- * * 10.77.0.2 0.0.0.0/0\n\
+                     30 1800 DROP 0 -- !lo * 0.0.0.0/0 0.0.0.0/0 statistic mode random probability 0.2\n";
+        assert_eq!(dropped(rules), 42);
+        assert_eq!(dropped("Chain INPUT (policy DROP 3 packets, 180 bytes)\n"), 0);
+        let queue = "qdisc tbf 8001: dev eth0 root refcnt 2 rate 2Mbit burst 16Kb lat 300ms\n \
+                     Sent 123456 bytes 789 pkt (dropped 12, overlimits 34 requeues 0)\n";
+        assert_eq!(sent(queue), 789);
+        assert_eq!(sent(""), 0);
     }
 }

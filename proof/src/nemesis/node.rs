@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::clock;
 
 /// Snapshots often, so that who was away gets one; voters given up soon, so that configurations change.
 const RAFT_FLAGS: &[&str] = &[
@@ -21,6 +25,9 @@ const RAFT_FLAGS: &[&str] = &[
 ];
 const MEMBER_FLAGS: &[&str] =
     &["--probe-interval-ms=200", "--probe-timeout-ms=90", "--rejoin-interval-ms=1000"];
+
+/// For a process to end in. Raft gives itself 10 s after TERM.
+const END: Duration = Duration::from_secs(30);
 
 /// One of a node's processes, by the name of its binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +60,19 @@ pub(super) struct Place {
     pub(super) namespace: Option<String>,
     /// `host:port` of the other nodes' introducers.
     pub(super) seeds: Vec<String>,
+    /// What gives its processes a clock of their own.
+    pub(super) clock: Option<PathBuf>,
+}
+
+/// How a process came to its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    /// Nobody had told it to.
+    ByItself(ExitStatus),
+    /// The signal that it was sent.
+    BySignal(ExitStatus),
+    /// It did not listen to the signal, and was killed.
+    Forced,
 }
 
 pub(super) struct Node {
@@ -81,7 +101,9 @@ impl Node {
         let mut ends = Vec::new();
         for program in Program::ALL {
             if let Some(child) = self.processes.get_mut(&program) {
+                let pid = pid_of(child);
                 let Some(status) = child.try_wait()? else { continue };
+                pid.into_iter().for_each(clock::sweep);
                 ends.push((program, status));
             }
             let child = self.spawn(program)?;
@@ -90,27 +112,47 @@ impl Node {
         Ok(ends)
     }
 
-    /// To those of them that run.
-    pub(super) fn signal_each(&self, programs: &[Program], signal: Signal) {
-        for pid in programs.iter().filter_map(|program| self.pid(*program)) {
-            // It may have ended by itself just now.
-            let _gone = kill_process(pid, signal);
-        }
+    /// To those of them that run; how many.
+    pub(super) fn signal_each(&self, programs: &[Program], signal: Signal) -> usize {
+        let pids = programs.iter().filter_map(|program| self.pid(*program));
+        // One may have ended by itself just now.
+        pids.filter(|pid| kill_process(*pid, signal).is_ok()).count()
     }
 
-    /// Sends a signal that ends it, and waits for the end, after which it is as if it had never run.
-    pub(super) async fn end(&mut self, program: Program, signal: Signal) -> anyhow::Result<()> {
-        self.signal_each(&[program], signal);
-        if let Some(mut child) = self.processes.remove(&program) {
-            child.wait().await?;
-        }
-        Ok(())
+    /// Sends a signal that ends it, and waits for the end, after which it is as if it had never run. None: it does not run.
+    pub(super) async fn end(
+        &mut self,
+        program: Program,
+        signal: Signal,
+    ) -> anyhow::Result<Option<End>> {
+        let Some(mut child) = self.processes.remove(&program) else { return Ok(None) };
+        let pid = pid_of(&child);
+        let ended = if let Some(status) = child.try_wait()? {
+            End::ByItself(status)
+        } else {
+            if let Some(pid) = pid {
+                let _gone = kill_process(pid, signal);
+            }
+            match timeout(END, child.wait()).await {
+                Ok(status) => End::BySignal(status?),
+                Err(_elapsed) => {
+                    timeout(END, child.kill()).await.context("a killed process stays")??;
+                    End::Forced
+                }
+            }
+        };
+        pid.into_iter().for_each(clock::sweep);
+        Ok(Some(ended))
     }
 
     /// None: it has ended.
     pub(super) fn pid(&self, program: Program) -> Option<Pid> {
-        let pid = self.processes.get(&program)?.id()?;
-        Pid::from_raw(i32::try_from(pid).ok()?)
+        pid_of(self.processes.get(&program)?)
+    }
+
+    /// What its clock is set by.
+    pub(super) fn clock(&self) -> PathBuf {
+        self.place.dir.join("clock")
     }
 
     fn spawn(&mut self, program: Program) -> anyhow::Result<Child> {
@@ -125,6 +167,9 @@ impl Node {
             }
             None => Command::new(binary),
         };
+        if let Some(library) = &self.place.clock {
+            command.envs(clock::environment(library, &self.clock()));
+        }
         command.args(self.arguments(program)).env("NO_COLOR", "1").kill_on_drop(true);
         command.stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("cannot start {}", program.name()))
@@ -161,4 +206,15 @@ impl Node {
         }
         arguments
     }
+}
+
+/// Its processes are killed with it.
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.processes.values().filter_map(pid_of).for_each(clock::sweep);
+    }
+}
+
+fn pid_of(child: &Child) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }

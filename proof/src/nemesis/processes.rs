@@ -1,28 +1,31 @@
-//! Nodes as processes of this machine. For root, with the tools at hand, each in a network of its own on one bridge; else all on loopback.
+//! Nodes as processes of this machine. For root, where that is allowed, each in a network of its own on one bridge; else all on loopback.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use raft::rpc::wire::Endpoint;
 use rustix::process::Signal;
-use tokio::process::{Child, Command};
 
 use super::Counts;
-use super::fault::{Fault, Kind};
+use super::clock;
+use super::ends::{End, WRITE_FAILED, is_explained};
+use super::failing::{self, FailingSyncs};
+use super::fault::{Fault, Kind, Lacks, Need};
 use super::network::Network;
-use super::node::{Node, Place, Program};
+use super::node::{self, Node, Place, Program};
+use super::places::{make_bridge, make_network, places};
 use super::site::Site;
-use super::tools::{has, run};
+use super::small_disk::fill;
+use super::tools::run;
 
 const RAFT_PORT: u16 = 4;
 const INTRODUCER_PORT: u16 = 1;
 /// Of the node whose disk can be full: a few segments of the log.
 const SMALL_DISK: &str = "160m";
-const FILL_BYTES: usize = 1 << 20;
-/// What a process may end with when it was not killed: stopped, address in use, disk full, failed write.
-const FINE_CODES: [i32; 4] = [0, 3, 4, 13];
+/// Between the nodes of a rolling restart.
+const REST: Duration = Duration::from_millis(500);
 
 /// A cluster of processes.
 pub struct Processes {
@@ -30,14 +33,19 @@ pub struct Processes {
     networks: Vec<Network>,
     /// The node on the small disk.
     small: Option<usize>,
-    stracing: Vec<Child>,
+    lacks: Lacks,
+    failing: Option<FailingSyncs>,
+    /// From its begin until all is whole again.
+    fault: Option<Fault>,
+    /// Whether it was seen to do something.
+    has_effect: bool,
     counts: Counts,
     wrong: Vec<String>,
 }
 
 impl Processes {
-    /// Starts the nodes with these binaries, all that they write below `root`, whose path is short. With `namespaces` the caller is in
-    /// network, mount and process namespaces of its own, and root there.
+    /// Starts the nodes with these binaries, all that they write below `root`, whose path is short. Unless there is an obstacle to networks
+    /// of their own, the caller is in network, mount and process namespaces, and root there.
     ///
     /// # Errors
     /// A node cannot be started.
@@ -45,20 +53,25 @@ impl Processes {
         nodes: usize,
         binaries: &Path,
         root: &Path,
-        namespaces: bool,
+        no_networks: Option<String>,
     ) -> anyhow::Result<Self> {
-        let places: Vec<_> = (0..nodes).map(|number| place(number, root, namespaces)).collect();
+        anyhow::ensure!((2..=20).contains(&nodes), "between 2 and 20 nodes");
         let mut site = Self {
             nodes: Vec::new(),
             networks: Vec::new(),
             small: None,
-            stracing: Vec::new(),
+            lacks: Lacks::new(),
+            failing: None,
+            fault: None,
+            has_effect: false,
             counts: Counts::new(),
             wrong: Vec::new(),
         };
-        if namespaces {
-            site.make_bridge().await?;
+        if no_networks.is_none() {
+            make_bridge().await?;
         }
+        site.try_clock_and_trace(root).await;
+        let places = places(nodes, root, no_networks.is_none())?;
         let seeds: Vec<_> = places
             .iter()
             .map(|place| format!("{}:{}", place.address, place.port_base + INTRODUCER_PORT))
@@ -70,37 +83,44 @@ impl Processes {
             if let Some(namespace) = &place.namespace {
                 site.networks.push(make_network(namespace, &place.address).await?);
             }
-            site.nodes.push(Node::new(place, binaries, number == 0));
+            place.clock = clock::library().filter(|_| !site.lacks.contains_key(&Need::Clock));
+            let node = Node::new(place, binaries, number == 0);
+            clock::set_right(&node.clock())?;
+            site.nodes.push(node);
         }
-        if namespaces {
-            let last = nodes - 1;
-            let data = site.nodes[last].data();
-            run(&format!("mount -t tmpfs -o size={SMALL_DISK} tmpfs {}", data.display())).await?;
-            site.small = Some(last);
-        }
+        site.try_networks(no_networks).await;
         site.mend().await?;
         Ok(site)
     }
 
-    async fn make_bridge(&self) -> anyhow::Result<()> {
-        for command in [
-            "ip link set lo up",
-            "mount -t tmpfs tmpfs /run",
-            "ip link add name bridge type bridge",
-            "ip addr add 10.77.0.254/24 dev bridge",
-            "ip link set bridge up",
-        ] {
-            run(command).await?;
+    async fn try_clock_and_trace(&mut self, root: &Path) {
+        let clock = clock::obstacle(&root.join("clock")).await.map(|why| (Need::Clock, why));
+        let trace = failing::obstacle().await.map(|why| (Need::Trace, why));
+        let scale = "a wiped disk makes one node more and one less".to_owned();
+        self.lacks.extend([clock, trace, Some((Need::Scale, scale))].into_iter().flatten());
+    }
+
+    async fn try_networks(&mut self, no_networks: Option<String>) {
+        if let Some(why) = no_networks {
+            for need in [Need::Cut, Need::Loss, Need::Delay, Need::SmallDisk] {
+                self.lacks.insert(need, why.clone());
+            }
+            return;
         }
-        Ok(())
+        self.lacks.extend(self.networks[0].lacks().await);
+        let last = self.nodes.len() - 1;
+        let data = self.nodes[last].data();
+        match run(&format!("mount -t tmpfs -o size={SMALL_DISK} tmpfs {}", data.display())).await {
+            Ok(_) => self.small = Some(last),
+            Err(why) => drop(self.lacks.insert(Need::SmallDisk, format!("{why:#}"))),
+        }
     }
 
     async fn kill(&mut self, node: usize, programs: &[Program]) -> anyhow::Result<()> {
         // All at once first, then the waiting.
         self.nodes[node].signal_each(programs, Signal::KILL);
         for program in programs {
-            self.nodes[node].end(*program, Signal::KILL).await?;
-            self.count(&format!("kill -9 of {}", program.name()));
+            self.end(node, *program, Signal::KILL).await?;
         }
         Ok(())
     }
@@ -115,13 +135,46 @@ impl Processes {
         Ok(())
     }
 
+    async fn end(&mut self, node: usize, program: Program, signal: Signal) -> anyhow::Result<()> {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let name = program.name();
+        match self.nodes[node].end(program, signal).await? {
+            None => {}
+            Some(node::End::ByItself(status) | node::End::BySignal(status))
+                if status.signal() == Some(Signal::KILL.as_raw()) && signal == Signal::KILL =>
+            {
+                self.count(&format!("kill -9 of {name}"));
+                self.has_effect = true;
+            }
+            Some(node::End::BySignal(status)) if status.success() => {
+                self.count(&format!("{name} stopped in good order"));
+                self.has_effect = true;
+            }
+            // Its last sync took too long, on a disk that others keep busy. It says so, and has lost nothing.
+            Some(node::End::BySignal(status))
+                if program == Program::Raft && status.code() == Some(WRITE_FAILED) =>
+            {
+                self.count("raft stopped before its last sync was done");
+            }
+            Some(node::End::ByItself(status)) => self.judge_end(node, program, status),
+            Some(node::End::BySignal(status)) => {
+                self.wrong.push(format!("{name} of node {node} was told to stop: {status}"));
+            }
+            Some(node::End::Forced) => {
+                self.wrong.push(format!("{name} of node {node} was told to stop and did not"));
+            }
+        }
+        Ok(())
+    }
+
     async fn roll(&mut self) -> anyhow::Result<()> {
         for node in 0..self.nodes.len() {
             for program in [Program::Raft, Program::StateMachine, Program::Member] {
-                self.nodes[node].end(program, Signal::TERM).await?;
+                self.end(node, program, Signal::TERM).await?;
             }
             self.start_missing(node)?;
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            tokio::time::sleep(REST).await;
         }
         Ok(())
     }
@@ -132,11 +185,13 @@ impl Processes {
             let path = entry?.path();
             if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
         }
+        self.count("wiped disks");
         Ok(())
     }
 
-    fn pause(&self, fault: &Fault) {
-        self.nodes[fault.node].signal_each(fault.programs(), Signal::STOP);
+    fn pause(&mut self, fault: &Fault) {
+        let paused = self.nodes[fault.node].signal_each(fault.programs(), Signal::STOP);
+        self.has_effect = paused == fault.programs().len();
     }
 
     async fn cut(&self, fault: &Fault) -> anyhow::Result<()> {
@@ -146,39 +201,41 @@ impl Processes {
         Ok(())
     }
 
+    /// Counts what the networks did meanwhile.
+    async fn heal_networks(&mut self) -> anyhow::Result<()> {
+        let Some(need) = self.fault.as_ref().and_then(|fault| fault.kind.need()) else {
+            return Ok(());
+        };
+        let (slowed, cut) = (need == Need::Delay, [Need::Cut, Need::Loss].contains(&need));
+        let mut touched = 0;
+        for (number, network) in self.networks.iter().enumerate() {
+            let slowed = slowed && self.fault.as_ref().is_some_and(|fault| fault.node == number);
+            touched += network.heal(slowed, cut).await?;
+        }
+        if slowed || cut {
+            self.has_effect = touched > 0;
+            let what = if cut { "packets dropped" } else { "packets through a slow link" };
+            *self.counts.entry(what.to_owned()).or_default() += touched;
+        }
+        Ok(())
+    }
+
     fn filler(&self) -> Option<PathBuf> {
         Some(self.nodes[self.small?].data().join("filler"))
     }
 
-    fn fill_disk(&self) -> anyhow::Result<()> {
-        let Some(filler) = self.filler() else { return Ok(()) };
-        let mut file = File::create(filler)?;
-        let piece = vec![0; FILL_BYTES];
-        while file.write_all(&piece).is_ok() {}
+    async fn fail_syncs(&mut self, node: usize) -> anyhow::Result<()> {
+        let Some(pid) = self.nodes[node].pid(Program::Raft) else { return Ok(()) };
+        let mut failing = FailingSyncs::of(pid).await?;
+        failing.wait().await;
+        self.failing = Some(failing);
         Ok(())
     }
 
-    /// Every sync of the log fails from now on, until the process ends of it.
-    fn fail_syncs(&mut self, node: usize) -> anyhow::Result<()> {
-        let Some(pid) = self.nodes[node].pid(Program::Raft) else { return Ok(()) };
-        let pid = pid.as_raw_nonzero().to_string();
-        let inject = "inject=fsync,fdatasync:error=EIO:when=1+";
-        let strace = Command::new("strace")
-            .args([
-                "-f",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                "trace=fsync,fdatasync",
-                "-e",
-                inject,
-                "-p",
-                &pid,
-            ])
-            .kill_on_drop(true)
-            .spawn()?;
-        self.stracing.push(strace);
+    fn jump_clock(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        let node = &self.nodes[fault.node];
+        clock::jump(&node.clock(), fault.other.is_multiple_of(2))?;
+        self.has_effect = node.pid(Program::Raft).is_some_and(clock::is_in);
         Ok(())
     }
 
@@ -189,13 +246,15 @@ impl Processes {
         Ok(())
     }
 
-    /// Of a process that nobody killed.
+    /// Of a process that nobody ended.
     fn judge_end(&mut self, node: usize, program: Program, status: ExitStatus) {
         let name = program.name();
-        self.count(&format!("{name} ended by itself: {status}"));
-        // The gossip daemon and the machine may say anything when their disk is full.
-        let is_full = self.small == Some(node) && status.code() == Some(1);
-        if !is_full && !status.code().is_some_and(|code| FINE_CODES.contains(&code)) {
+        let (code, on_small_disk) = (status.code(), self.small == Some(node));
+        let end = End { node, program, code, on_small_disk };
+        if is_explained(end, self.fault.as_ref()) {
+            self.count(&format!("{name} ended of its fault: {status}"));
+            self.has_effect |= code == Some(WRITE_FAILED);
+        } else {
             self.wrong.push(format!("{name} of node {node} ended: {status}"));
         }
     }
@@ -222,26 +281,14 @@ impl Site for Processes {
         self.endpoints().iter().position(|other| other == endpoint)
     }
 
-    #[allow(clippy::wildcard_enum_match_arm, reason = "a question about few of many kinds")]
     fn obstacle(&self, kind: Kind) -> Option<String> {
-        let why = match kind {
-            _ if kind.is_of_the_network() && self.networks.is_empty() => {
-                "needs root, ip, iptables and unshare"
-            }
-            Kind::FullDisk if self.small.is_none() => "needs root, to mount a small disk",
-            Kind::FailingSync if !has("strace") => "needs strace",
-            Kind::ClockJump => {
-                "needs a clock of the node's own: no library for that is preloaded here"
-            }
-            Kind::Scale => {
-                "processes do not scale by themselves; a wiped disk makes one node more and one less"
-            }
-            _ => return None,
-        };
-        Some(why.to_owned())
+        self.lacks.get(&kind.need()?).cloned()
     }
 
     async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        self.mend().await?;
+        self.fault = Some(fault.clone());
+        self.has_effect = false;
         match fault.kind {
             Kind::Wipe => self.wipe(fault.node).await,
             Kind::KillNode | Kind::KillRaft | Kind::KillMachine | Kind::KillMember => {
@@ -258,31 +305,39 @@ impl Site for Processes {
             }
             Kind::Lossy => self.networks[fault.node].lose().await,
             Kind::Slow => self.networks[fault.node].slow_down().await,
-            Kind::FullDisk => self.fill_disk(),
-            Kind::FailingSync => self.fail_syncs(fault.node),
-            Kind::ClockJump | Kind::Scale => anyhow::bail!("not possible here"),
+            Kind::FullDisk => {
+                self.has_effect = self.filler().is_some_and(|filler| fill(&filler));
+                Ok(())
+            }
+            Kind::FailingSync => self.fail_syncs(fault.node).await,
+            Kind::ClockJump => self.jump_clock(fault),
+            Kind::Scale => anyhow::bail!("not possible here"),
         }
     }
 
     async fn heal(&mut self) -> anyhow::Result<()> {
-        for mut strace in std::mem::take(&mut self.stracing) {
-            strace.start_kill()?;
-            strace.wait().await?;
+        if let Some(failing) = self.failing.take() {
+            failing.let_go().await?;
         }
-        for network in &self.networks {
-            network.heal().await?;
-        }
+        self.heal_networks().await?;
         if let Some(filler) = self.filler().filter(|filler| filler.exists()) {
             fs::remove_file(filler)?;
         }
         for node in &self.nodes {
             node.signal_each(&Program::ALL, Signal::CONT);
+            clock::set_right(&node.clock())?;
         }
         self.mend().await
     }
 
     async fn mend(&mut self) -> anyhow::Result<()> {
         (0..self.nodes.len()).try_for_each(|node| self.start_missing(node))
+    }
+
+    async fn review(&mut self) -> anyhow::Result<bool> {
+        self.mend().await?;
+        self.fault = None;
+        Ok(self.has_effect)
     }
 
     async fn autopsy(&mut self) -> (Counts, Vec<String>) {
@@ -293,7 +348,7 @@ impl Site for Processes {
                 let log = fs::read_to_string(node.log(program)).unwrap_or_default();
                 let of = |text: &str| log.matches(text).count() as u64;
                 *counts.entry("snapshot installs".to_owned()).or_default() +=
-                    of("receiving a snapshot");
+                    of("received a snapshot");
                 *counts.entry("snapshots taken".to_owned()).or_default() += of("took a snapshot");
                 if let Some(panic) = log.lines().find(|line| line.contains("panicked at")) {
                     wrong.push(format!("{} of {}: {panic}", program.name(), node.place.name));
@@ -302,30 +357,4 @@ impl Site for Processes {
         }
         (counts, wrong)
     }
-}
-
-fn place(number: usize, root: &Path, namespaces: bool) -> Place {
-    let name = format!("n{number}");
-    let dir = root.join(&name);
-    let (address, port_base, namespace) = if namespaces {
-        (format!("10.77.0.{}", number + 1), 6000, Some(name.clone()))
-    } else {
-        let first = 21_000 + u16::try_from(std::process::id() % 400).expect("below 400") * 100;
-        ("127.0.0.1".to_owned(), first + u16::try_from(number * 10).expect("few nodes"), None)
-    };
-    Place { name, dir, address, port_base, namespace, seeds: Vec::new() }
-}
-
-async fn make_network(namespace: &str, address: &str) -> anyhow::Result<Network> {
-    for command in [
-        format!("ip netns add {namespace}"),
-        format!("ip link add v{namespace} type veth peer name eth0 netns {namespace}"),
-        format!("ip link set v{namespace} master bridge up"),
-        format!("ip -n {namespace} link set lo up"),
-        format!("ip -n {namespace} addr add {address}/24 dev eth0"),
-        format!("ip -n {namespace} link set eth0 up"),
-    ] {
-        run(&command).await?;
-    }
-    Ok(Network { enter: format!("ip netns exec {namespace}") })
 }

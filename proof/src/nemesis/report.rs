@@ -8,8 +8,10 @@ use super::fault::{Fault, Kind};
 use super::{Counts, Plan};
 use crate::history::{History, Tally, Verdict, Violation};
 
-/// Least numbers of a run with all kinds of faults.
-const ANSWERED_A_MINUTE: u64 = 10_000;
+/// Least numbers of a run with all kinds of faults. A run goes on until it has them, for as long again as was wanted.
+const ANSWERED: u64 = 10_000;
+/// A run that is longer than this needs no more answers; a shorter one, fewer.
+const ANSWERED_IN: Duration = Duration::from_mins(1);
 const LEADER_CHANGES: u64 = 5;
 const KILLS: u64 = 3;
 const MOST_UNKNOWN_PERCENT: usize = 20;
@@ -22,7 +24,10 @@ pub struct Report {
     length: Duration,
     is_mixed: bool,
     story: Vec<String>,
+    /// That were seen to do something.
     faults: BTreeMap<Kind, u64>,
+    /// That were begun, and nothing came of it.
+    in_vain: BTreeMap<Kind, u64>,
     skipped: Vec<String>,
     counts: Counts,
     tally: Tally,
@@ -39,6 +44,7 @@ impl Report {
             is_mixed: plan.kinds.is_empty(),
             story: Vec::new(),
             faults: BTreeMap::new(),
+            in_vain: BTreeMap::new(),
             skipped: Vec::new(),
             counts: Counts::new(),
             tally: Tally::default(),
@@ -53,12 +59,18 @@ impl Report {
         self.wrong.is_empty() && self.thin().is_empty()
     }
 
+    /// Whether nothing is wrong so far, and enough is done, with so many answers and these counts.
+    pub(super) fn is_enough(&self, answered: u64, counts: &Counts) -> bool {
+        self.missing(answered, counts).is_empty()
+    }
+
     pub(super) fn note(&mut self, at: Duration, what: &str) {
         self.story.push(format!("{:6.1} s  {what}", at.as_secs_f64()));
     }
 
-    pub(super) fn count(&mut self, fault: &Fault) {
-        *self.faults.entry(fault.kind).or_default() += 1;
+    pub(super) fn count(&mut self, fault: &Fault, has_effect: bool) {
+        let faults = if has_effect { &mut self.faults } else { &mut self.in_vain };
+        *faults.entry(fault.kind).or_default() += 1;
     }
 
     pub(super) fn skipped(&mut self, kind: Kind, why: &str) {
@@ -102,37 +114,36 @@ impl Report {
     /// Why it shows too little.
     fn thin(&self) -> Vec<String> {
         let Tally { answered, refused, unknown } = self.tally;
-        let mut thin = Vec::new();
-        let mut least = |what: &str, number: u64, least: u64| {
-            if number < least {
-                thin.push(format!("thin: {number} {what}, at least {least} are wanted"));
-            }
-        };
-        least(
-            "answered operations",
-            answered as u64,
-            ANSWERED_A_MINUTE * self.length.as_secs() / 60,
-        );
-        if self.is_mixed {
-            least("leader changes", self.counted("leader changes"), LEADER_CHANGES);
-            least("kills", self.kills(), KILLS);
-            least("snapshot installs", self.counted("snapshot installs"), 1);
-            least("configuration changes", self.counted("configuration changes"), 1);
-            least("kinds of faults", self.faults.len() as u64, LEAST_KINDS as u64);
-        }
+        let mut thin = self.missing(answered as u64, &self.counts);
         if unknown * 100 > (answered + refused + unknown) * MOST_UNKNOWN_PERCENT {
             thin.push(format!("thin: more than {MOST_UNKNOWN_PERCENT} % unknown outcomes"));
         }
         thin
     }
 
-    fn counted(&self, what: &str) -> u64 {
-        self.counts.get(what).copied().unwrap_or_default()
-    }
-
-    fn kills(&self) -> u64 {
-        let kills = self.counts.iter().filter(|(what, _)| what.starts_with("kill -9"));
-        kills.map(|(_, count)| count).sum()
+    fn missing(&self, answered: u64, counts: &Counts) -> Vec<String> {
+        let mut missing = Vec::new();
+        let mut least = |what: &str, number: u64, least: u64| {
+            if number < least {
+                missing.push(format!("thin: {number} {what}, at least {least} are wanted"));
+            }
+        };
+        let counted = |what: &str| counts.get(what).copied().unwrap_or_default();
+        let share = self.length.min(ANSWERED_IN).as_secs();
+        least("answered operations", answered, ANSWERED * share / ANSWERED_IN.as_secs());
+        if self.is_mixed {
+            let kills = counts.iter().filter(|(what, _)| what.starts_with("kill -9"));
+            least("kills", kills.map(|(_, count)| count).sum(), KILLS);
+            for (what, number) in [
+                ("leader changes", LEADER_CHANGES),
+                ("snapshot installs", 1),
+                ("configuration changes", 1),
+            ] {
+                least(what, counted(what), number);
+            }
+            least("kinds of faults", self.faults.len() as u64, LEAST_KINDS as u64);
+        }
+        missing
     }
 }
 
@@ -145,6 +156,9 @@ impl fmt::Display for Report {
         writeln!(f, "faults: {} in all", self.faults.values().sum::<u64>())?;
         for (kind, count) in &self.faults {
             writeln!(f, "  {count:5} {}", kind.name())?;
+        }
+        for (kind, count) in &self.in_vain {
+            writeln!(f, "  {count:5} {}, without effect and not counted", kind.name())?;
         }
         writeln!(f, "seen:")?;
         for (what, count) in &self.counts {

@@ -15,12 +15,14 @@ pub trait Site: Send {
     fn node_at(&self, endpoint: &Endpoint) -> Option<usize>;
     /// Why a kind of fault is not possible here.
     fn obstacle(&self, kind: Kind) -> Option<String>;
-    /// Does it.
+    /// Does it. No process may have ended before that nobody ended.
     fn begin(&mut self, fault: &Fault) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Undoes whatever was done, and starts what does not run.
     fn heal(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Starts what has ended since.
     fn mend(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
-    /// What was done and what processes ended with, counted; and what of it must not be.
+    /// When all is whole again: whether the fault was more than an order that was given, by what it left to be seen.
+    fn review(&mut self) -> impl Future<Output = anyhow::Result<bool>> + Send;
+    /// What was done and what processes ended with so far, counted; and what of it must not be.
     fn autopsy(&mut self) -> impl Future<Output = (Counts, Vec<String>)> + Send;
 }

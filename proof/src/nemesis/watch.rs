@@ -89,9 +89,13 @@ impl Watch {
         behind.map(|status| format!("{} is far behind", status.name))
     }
 
-    /// What was seen in all.
-    pub(super) fn stop(&self) -> Counts {
-        self.looking.abort();
+    /// Whether the leader's log begins later than at its first entry.
+    pub(super) fn is_compacted(&self) -> bool {
+        self.seen().leader().is_some_and(|(_, status)| status.first_index > 1)
+    }
+
+    /// What was seen so far.
+    pub(super) fn counts(&self) -> Counts {
         let seen = self.seen();
         let leaders = (seen.leader_of_term.len() as u64).saturating_sub(1);
         Counts::from([
@@ -102,6 +106,12 @@ impl Watch {
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().expect("nobody panics while looking")
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.looking.abort();
     }
 }
 

@@ -1,6 +1,8 @@
 //! The clients: each does one operation after another on a few shared keys, and notes down what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -35,9 +37,26 @@ const LAST_READS: usize = 20;
 /// Load under way.
 pub(super) struct Workload {
     stop: watch::Sender<bool>,
-    clients: JoinSet<Vec<Operation>>,
+    clients: JoinSet<Done>,
     ballast: JoinHandle<()>,
     last: Reader,
+    answered: Arc<AtomicU64>,
+}
+
+/// What one client did, and what it could not make sense of.
+#[derive(Default)]
+struct Done {
+    operations: Vec<Operation>,
+    wrong: Option<String>,
+}
+
+/// All that the clients saw.
+pub(super) struct Ended {
+    pub(super) history: History,
+    /// The value of each key in the end.
+    pub(super) finals: BTreeMap<Key, String>,
+    /// What none of them may see.
+    pub(super) wrong: Vec<String>,
 }
 
 /// Who reads every key in the end.
@@ -51,6 +70,7 @@ impl Workload {
     pub(super) fn start(plan: &Plan, endpoints: &[Endpoint]) -> Self {
         let (stop, stopping) = watch::channel(false);
         let began = Instant::now();
+        let answered = Arc::<AtomicU64>::default();
         let mut clients = JoinSet::new();
         for number in 0..plan.clients {
             let user = User {
@@ -59,31 +79,51 @@ impl Workload {
                 began,
                 chance: ChaCha12Rng::seed_from_u64(plan.seed.wrapping_mul(1000) + number),
                 last_seen: BTreeMap::new(),
+                answered: Arc::clone(&answered),
             };
             clients.spawn(user.run(stopping.clone()));
         }
         let last = Reader { client: client(endpoints, 0), number: plan.clients, began };
         let ballast = tokio::spawn(load_ballast(client(endpoints, 0)));
-        Self { stop, clients, ballast, last }
+        Self { stop, clients, ballast, last, answered }
     }
 
-    /// Lets every client finish, and reads each key. The history, and the values in the end.
-    pub(super) async fn finish(mut self) -> anyhow::Result<(History, BTreeMap<Key, String>)> {
+    /// How many operations so far.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Lets every client finish, and reads each key. What was seen is never lost: of a run that goes wrong it is wanted most.
+    pub(super) async fn finish(mut self) -> Ended {
         self.stop.send_replace(true);
         self.ballast.abort();
         let mut history = History::default();
-        while let Some(operations) = self.clients.join_next().await {
-            operations?.into_iter().for_each(|operation| history.push(operation));
+        let mut wrong = Vec::new();
+        while let Some(done) = self.clients.join_next().await {
+            match done {
+                Ok(done) => {
+                    wrong.extend(done.wrong);
+                    done.operations.into_iter().for_each(|operation| history.push(operation));
+                }
+                Err(panic) => wrong.push(format!("a client ended: {panic}")),
+            }
         }
         let keys: BTreeSet<Key> =
             history.operations().iter().map(|operation| operation.key.clone()).collect();
         let mut finals = BTreeMap::new();
         for key in keys {
-            let (operation, value) = self.last.read(&key).await?;
-            history.push(operation);
-            finals.insert(key, value.unwrap_or_default());
+            match self.last.read(&key).await {
+                Ok((operation, value)) => {
+                    history.push(operation);
+                    finals.insert(key, value.unwrap_or_default());
+                }
+                Err(why) => {
+                    wrong.push(format!("{why:#}"));
+                    break;
+                }
+            }
         }
-        Ok((history, finals))
+        Ended { history, finals, wrong }
     }
 }
 
@@ -118,27 +158,39 @@ struct User {
     chance: ChaCha12Rng,
     /// To expect it in a compare-and-set.
     last_seen: BTreeMap<Key, Option<String>>,
+    /// By all of them.
+    answered: Arc<AtomicU64>,
 }
 
 impl User {
-    async fn run(mut self, stopping: watch::Receiver<bool>) -> Vec<Operation> {
-        let mut operations = Vec::new();
+    async fn run(mut self, stopping: watch::Receiver<bool>) -> Done {
+        let mut done = Done::default();
         let mut serial = 0;
         while !*stopping.borrow() {
             serial += 1;
             let (key, call) = self.choose(serial);
             let invoked = nanos_since(self.began);
-            let outcome = self.follow(&key, &call).await;
+            let outcome = match self.follow(&key, &call).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    done.wrong = Some(format!("client {}: {call:?}: {error}", self.number));
+                    return done;
+                }
+            };
+            if matches!(outcome, Outcome::Ok { .. }) {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+            }
             if let Outcome::Ok {
                 answer: Answer::Value(value) | Answer::NotSwapped(value), ..
             } = &outcome
             {
                 self.last_seen.insert(key.clone(), value.clone());
             }
-            operations.push(Operation { client: self.number, key, call, invoked, outcome });
+            let client = self.number;
+            done.operations.push(Operation { client, key, call, invoked, outcome });
             sleep(Duration::from_millis(self.chance.random_range(PAUSE_MS))).await;
         }
-        operations
+        done
     }
 
     /// Values are said once only, so that each tells where it came from.
@@ -170,7 +222,10 @@ impl User {
     }
 
     /// To its end. Of those whose outcome is not known, half are sent again under their name.
-    async fn follow(&mut self, key: &Key, call: &Call) -> Outcome {
+    ///
+    /// # Errors
+    /// An answer that no node may give.
+    async fn follow(&mut self, key: &Key, call: &Call) -> Result<Outcome, Error> {
         let first = submit(&self.client, key, call).await;
         let repeated = match &first {
             Err(Error::Unknown { stamp, .. } | Error::CommittedNotApplied { stamp, .. })
@@ -181,7 +236,7 @@ impl User {
             Ok(_) | Err(_) => None,
         };
         let at = nanos_since(self.began);
-        match repeated.unwrap_or(first) {
+        Ok(match repeated.unwrap_or(first) {
             Ok(answer) => Outcome::Ok { at, answer },
             Err(Error::Refused(_) | Error::NoLeader { .. }) => Outcome::Refused { at },
             Err(
@@ -190,8 +245,8 @@ impl User {
                 | Error::Undecided { .. }
                 | Error::NoAnswer { .. },
             ) => Outcome::Unknown,
-            Err(error @ Error::Misunderstood { .. }) => panic!("{call:?}: {error}"),
-        }
+            Err(error @ Error::Misunderstood { .. }) => return Err(error),
+        })
     }
 }
 
