@@ -2,7 +2,8 @@
 # The gate: what must hold before a change lands. CI runs the same and nothing else.
 #
 #   scripts/test.sh            everything
-#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; nothing outside of the workspace, no documentation, dependencies, release build, real clusters
+#   scripts/test.sh --quick    50 simulation seeds instead of 1,000; no worlds, mutants, documentation, dependencies, release build, real
+#                                clusters, nothing outside of the workspace
 set -uo pipefail
 cd "${BASH_SOURCE[0]%/*}/.." || exit 1
 
@@ -10,7 +11,7 @@ quick=
 case ${1:-} in
   '') ;;
   --quick) quick=1 ;;
-  *) sed -n '4,5s/^#   //p' "$0" >&2 && exit 2 ;;
+  *) sed -n '4,6s/^#   //p' "$0" >&2 && exit 2 ;;
 esac
 
 work=$(mktemp -d)
@@ -95,6 +96,22 @@ dependencies() {
   fi
 }
 
+# The optimised-for-tests builds of stage `binaries`: with debug assertions, and built already.
+worlds() {
+  "${CARGO_TARGET_DIR:-target}/debug/simulate" --seeds 300 --chaos 120
+}
+
+# The nemesis mostly waits; the copy of the sources with the mutants is built meanwhile.
+mutants_and_nemesis() {
+  local code=0 nemesis
+  BIN=${CARGO_TARGET_DIR:-target}/debug scripts/nemesis.sh --ci >"$work/nemesis" 2>&1 &
+  nemesis=$!
+  scripts/mutants.sh --ci || code=1
+  wait "$nemesis" || code=1
+  cat "$work/nemesis"
+  return "$code"
+}
+
 # Where no engine is to be had it says so itself.
 containers() {
   local code
@@ -121,6 +138,8 @@ stage lints cargo clippy --workspace --all-targets --locked -- -D warnings
 stage binaries cargo build --workspace --bins --locked
 stage tests tests
 if [[ -z $quick ]]; then
+  stage worlds worlds
+  stage faults mutants_and_nemesis
   stage documentation documentation
   stage dependencies dependencies
   stage outside outside
@@ -128,7 +147,7 @@ if [[ -z $quick ]]; then
   stage smoke scripts/smoke.sh
   stage containers containers
 else
-  for name in documentation dependencies outside processes smoke containers; do skip "$name" "--quick"; done
+  for name in worlds faults documentation dependencies outside processes smoke containers; do skip "$name" "--quick"; done
 fi
 
 printf '\n'

@@ -56,17 +56,28 @@ fn complaint(reference: &str) -> Option<String> {
     (!is_there).then(|| format!("{reference}: there is no such test in it"))
 }
 
-/// Whether the source has a function of this name that is marked as a test.
+/// Whether the source has a function of exactly this name that is a test which runs: the attributes that stand directly above it, comments
+/// and nothing else between them, say so.
 fn has_test(source: &str, name: &str) -> bool {
-    const LINES_OF_ATTRIBUTES: usize = 6;
-    let lines: Vec<&str> = source.lines().collect();
-    let wanted = format!("fn {name}(");
-    let at = lines.iter().position(|line| line.contains(&wanted));
-    at.is_some_and(|at| {
-        lines[at.saturating_sub(LINES_OF_ATTRIBUTES)..at]
-            .iter()
-            .any(|line| line.contains("test]") || line.contains("::test("))
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let begins = [format!("fn {name}("), format!("async fn {name}(")];
+    let is_it = |line: &str| begins.iter().any(|begin| line.starts_with(begin.as_str()));
+    let functions = (0..lines.len()).filter(|at| is_it(lines[*at]));
+    let mut attributes = functions.map(|at| {
+        let above = lines[..at].iter().rev();
+        above
+            .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
+            .collect::<Vec<_>>()
+    });
+    attributes.any(|above| {
+        let marked = above.iter().any(|line| is_mark_of_a_test(line));
+        marked && !above.iter().any(|line| line.starts_with("#[ignore"))
     })
+}
+
+/// `#[test]`, `#[tokio::test]`, or the latter with settings.
+fn is_mark_of_a_test(line: &str) -> bool {
+    ["#[test]", "#[tokio::test]"].contains(&line) || line.starts_with("#[tokio::test(")
 }
 
 #[test]
@@ -106,4 +117,39 @@ fn a_name_that_does_not_exist_is_noticed() {
     assert!(complaint("raft/tests/no_such_file.rs").is_some());
     assert!(complaint("raft/tests/paper.rs::no_such_test").is_some());
     assert!(complaint("raft/tests/paper.rs::role").is_some(), "a helper is no test");
+    assert!(complaint("scripts/no-such.sh").is_some());
+}
+
+#[test]
+fn only_a_test_of_just_this_name_counts() {
+    let source = "
+        #[test]
+        fn the_first_of_two() {}
+
+        fn a_helper_below_a_test() {}
+
+        #[tokio::test(flavor = \"multi_thread\")]
+        // Why it is as it is.
+        async fn one_that_waits() {}
+
+        #[test]
+        #[ignore]
+        fn one_that_never_runs() {}
+
+        // fn in_a_comment() {}
+        #[cfg(test)]
+        fn only_built_for_tests() {}
+    ";
+    for (name, counts) in [
+        ("the_first_of_two", true),
+        ("one_that_waits", true),
+        ("first_of_two", false),
+        ("the_first", false),
+        ("a_helper_below_a_test", false),
+        ("one_that_never_runs", false),
+        ("in_a_comment", false),
+        ("only_built_for_tests", false),
+    ] {
+        assert_eq!(has_test(source, name), counts, "{name}");
+    }
 }

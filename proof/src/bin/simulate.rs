@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use proof::world::coverage::Coverage;
+use proof::world::scenarios;
 use proof::world::{Plan, Report, SECOND, run};
 
 /// Runs seeds, all of a number or all that fit into a time.
@@ -123,6 +124,13 @@ impl Tally {
         let seconds = self.simulated_us / SECOND;
         let speed = seconds * 1_000 / u64::try_from(took.as_millis().max(1)).unwrap_or(u64::MAX);
         println!("{}", self.coverage);
+        let (met, missed) = scenarios::met(&self.coverage);
+        println!(
+            "lines of docs/scenarios.md that happened: {}; {} more can: {}",
+            met.join(" "),
+            missed.len(),
+            missed.join(" "),
+        );
         println!(
             "{} seeds, {} failed, {} events, in {} s: {} simulated s, {speed} times real time",
             self.seeds,

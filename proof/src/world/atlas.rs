@@ -3,8 +3,8 @@
 //! Promised: nothing acknowledged is lost while a majority of the voters' disks is sound, and damage on a minority never hurts. So at most
 //! one disk is unsound at a time, with at least three voters, and it counts until the node that lived on it is out of the
 //! configuration: by then everybody who is left has decided without it. A disk that loses what it said was durable (a lying
-//! sync, a write that landed elsewhere) may come back without what its node promised, where nothing can tell; what such
-//! a node finds is compared with what it promised, and if it is less, its disk counts as lost. After a flipped bit nothing of the kind is
+//! sync) may come back without what its node promised, where nothing can tell; what such a node finds is compared with what it promised,
+//! and if it is less, its disk counts as lost. After a flipped bit, or a write that landed elsewhere in its file, nothing of the kind is
 //! forgiven: the node must refuse its disk, or find all that it promised.
 
 use raft::consensus::{Membership, NodeId};

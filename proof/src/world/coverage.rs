@@ -19,7 +19,7 @@ pub struct Coverage {
 }
 
 /// What a long run must have seen, each at least once: else it is thin.
-pub const EXPECTED: [&str; 15] = [
+pub const EXPECTED: [&str; 20] = [
     "role changes",
     "configurations in force",
     "power cuts",
@@ -35,6 +35,11 @@ pub const EXPECTED: [&str; 15] = [
     "transfers of snapshots resumed",
     "restores finished",
     "nodes that left",
+    "ends of raft right after a start",
+    "writes that landed elsewhere",
+    "ends of a state machine because its disk failed",
+    "ends of a state machine in the middle of a restore",
+    "strays that were turned away",
 ];
 
 impl Coverage {

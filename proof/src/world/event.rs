@@ -9,7 +9,7 @@ use raft::rpc::client::Outcome;
 use raft::rpc::peer::{
     InstallReply, LeaveAnswer, SnapshotOffer, SnapshotPiece, SnapshotRefusal, TurnRequest,
 };
-use state_machine::rpc::{Restoring, SnapshotChunk, SnapshotInfo};
+use state_machine::rpc::{Attach, Restoring, SnapshotChunk, SnapshotInfo};
 
 use super::clients::Wakeup;
 use super::nemesis::Relief;
@@ -75,6 +75,8 @@ pub enum Event {
     Start(usize, Part),
     /// A machine gets new, empty disks, and with them a new identity, if it still has its so manieth.
     Replace(usize, u64),
+    /// This run of raft ends.
+    End(Process),
     /// Something goes wrong.
     Nemesis,
     /// Something that went wrong is over.
@@ -98,7 +100,8 @@ impl Event {
             | Self::Leaving(process)
             | Self::Roster(process)
             | Self::SendLate(process, ..)
-            | Self::Gossip(process) => Some(*process),
+            | Self::Gossip(process)
+            | Self::End(process) => Some(*process),
             Self::Packet(_)
             | Self::Client(..)
             | Self::Start(..)
@@ -131,6 +134,7 @@ impl Event {
             Self::Replace(slot, _) => (17, *slot),
             Self::Nemesis => (18, 0),
             Self::Relief(_) => (19, 0),
+            Self::End(process) => (20, process.slot),
         };
         kind << 3 | (slot as u64 & 7)
     }
@@ -253,6 +257,8 @@ pub struct ToMachine {
 pub enum MachineWork {
     /// To let us in.
     Attach(NodeId),
+    /// To let in somebody who has no business here.
+    Stray(Attach),
     /// What the second stage wants.
     Task(MachineCall),
     /// To go on with a restore.

@@ -36,6 +36,8 @@ impl World {
             here.sync = MS;
             here.disk.fill(false);
             here.disk.lie(false);
+            here.machine_disk.fill(false);
+            (here.restore_ends, here.start_ends) = (0, 0);
             if !here.disk.is_dead() {
                 here.disk.forget_fault();
             }
@@ -124,11 +126,8 @@ impl World {
             Verdict::Undecided => panic!("the history is too hard to judge: make keys shorter"),
         }
         let slot = self.leader().expect("there is a leader");
-        let pairs = self.slots[slot].machine.as_ref().expect("its machine runs").pairs();
-        let value = |key: &String| {
-            let value = pairs.get(key.as_bytes());
-            value.map(text).unwrap_or_default()
-        };
+        let machine = self.slots[slot].machine.as_ref().expect("its machine runs");
+        let value = |key: &String| machine.value(key).as_ref().map(text).unwrap_or_default();
         let finals: BTreeMap<_, _> =
             self.clients.keys().map(|key| (key.clone(), value(&key))).collect();
         if let Err(violation) = check_appends(&self.clients.history, &finals) {

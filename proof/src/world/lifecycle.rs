@@ -16,16 +16,17 @@ use raft::shelf::Shelf;
 use raft::tasks::{Synced, log_events};
 use raft::wal::{Disk, Options, Worker};
 use rand::RngExt;
+use state_machine::machine::MachineError;
 use tokio::sync::{mpsc, watch};
 
 use super::World;
 use super::agenda::{MS, SECOND, Time};
 use super::disk::{Fault, SimulatedDisk};
-use super::event::{Event, Part};
-use super::machine::{MachineProcess, SharedDisk};
+use super::event::{Event, Part, Process};
+use super::machine::{MachineDisk, MachineProcess};
 use super::plan::Plant;
 use super::raft_process::{Log, RaftProcess};
-use super::random::stream;
+use super::random::{pick, stream};
 use super::roster::raft_address;
 use super::shadow::{Lost, Shadow};
 
@@ -43,10 +44,28 @@ impl World {
     }
 
     fn start_raft(&mut self, slot: usize) {
+        self.befall_start(slot);
         match self.open_disk(slot) {
             Ok(stored) => self.run_raft(slot, stored),
             Err(error) => self.disk_refused(slot, &error),
         }
+    }
+
+    /// What befalls a start: the machine dies in one of its writes, or right after it.
+    fn befall_start(&mut self, slot: usize) {
+        if self.slots[slot].start_ends == 0 {
+            return;
+        }
+        self.slots[slot].start_ends -= 1;
+        if self.rng.random_bool(0.3) {
+            let operations = self.rng.random_range(0..12);
+            return self.slots[slot].disk.fail_after(operations, Fault::Crash);
+        }
+        let starts = self.slots[slot].starts[Part::Raft as usize];
+        let start = Process { slot, part: Part::Raft, start: starts + 1 };
+        let delay = pick([MS, 10 * MS, 100 * MS], &mut self.rng);
+        let delay = self.rng.random_range(0..delay);
+        self.at(delay, Event::End(start));
     }
 
     fn open_disk(&mut self, slot: usize) -> Result<Stored, RunError> {
@@ -172,6 +191,7 @@ impl World {
             told: None,
             seen: 0,
         });
+        self.coverage.count("starts of raft");
         let process = self.raft_of(slot);
         let tick = self.slots[slot].tick;
         self.agenda.push(now + self.rng.random_range(1..=tick), Event::Tick(process));
@@ -205,8 +225,11 @@ impl World {
 
     fn start_machine(&mut self, slot: usize) {
         let here = &mut self.slots[slot];
-        let machine = MachineProcess::start(here.machine_disk.as_ref());
-        here.machine = Some(machine.expect("this machine's disk does not fail"));
+        let machine = match MachineProcess::start(&here.machine_disk) {
+            Ok(machine) => machine,
+            Err(error) => return self.machine_broke(slot, &error),
+        };
+        here.machine = Some(machine);
         here.starts[Part::Machine as usize] += 1;
         here.paused_until[Part::Machine as usize] = 0;
         let process = here.process(slot, Part::Machine);
@@ -217,6 +240,12 @@ impl World {
     pub fn kill_raft(&mut self, slot: usize) {
         self.break_off_write(slot);
         self.end_raft(slot);
+    }
+
+    /// Raft ends right after it has started, with or without its machine.
+    pub fn end_start(&mut self, slot: usize) {
+        self.coverage.count("ends of raft right after a start");
+        if self.rng.random_bool(0.6) { self.cut_power(slot) } else { self.kill_raft(slot) }
     }
 
     fn break_off_write(&mut self, slot: usize) {
@@ -260,9 +289,12 @@ impl World {
 
     /// The state machine's process is killed.
     pub fn kill_machine(&mut self, slot: usize) {
-        if self.slots[slot].machine.take().is_none() {
-            return;
+        let Some(machine) = self.slots[slot].machine.take() else { return };
+        if machine.look().restores {
+            self.coverage.count("ends of a state machine in the middle of a restore");
         }
+        drop(machine);
+        self.slots[slot].machine_disk.process_ends();
         self.slots[slot].starts[Part::Machine as usize] += 1;
         let pause = self.rng.random_range(20 * MS..2 * SECOND);
         self.at(pause, Event::Start(slot, Part::Machine));
@@ -271,6 +303,23 @@ impl World {
             let heard = super::event::Heard::Down(raft.link.attachment, "it was killed".to_owned());
             self.at(2 * MS, Event::Link(process, Box::new(heard)));
         }
+    }
+
+    /// The state machine's process ends itself because its disk failed, or does not even start.
+    pub fn machine_broke(&mut self, slot: usize, error: &MachineError) {
+        self.say(|| format!("slot {slot}: {error}"));
+        self.coverage.count("ends of a state machine because its disk failed");
+        let ran = self.slots[slot].machine.is_some();
+        if self.slots[slot].machine_disk.is_dead() {
+            self.coverage.count("crashes at an operation of a state machine's disk");
+            self.cut_power(slot);
+        }
+        if ran {
+            return self.kill_machine(slot);
+        }
+        self.slots[slot].machine_disk.process_ends();
+        let pause = self.rng.random_range(20 * MS..2 * SECOND);
+        self.at(pause, Event::Start(slot, Part::Machine));
     }
 
     /// The member's process is killed.
@@ -335,7 +384,8 @@ impl World {
         here.cluster = None;
         here.incarnation = 0;
         here.disk = SimulatedDisk::new(stream(self.seed, &format!("disk {slot} {generation}")));
-        here.machine_disk = here.machine_disk.is_some().then(SharedDisk::default);
+        let rng = stream(self.seed, &format!("machine {slot} {generation}"));
+        here.machine_disk = MachineDisk::new(here.machine_disk.keeps(), rng);
         here.shadow = Shadow::default();
         here.snapshot = LogId::default();
         here.perhaps.clear();

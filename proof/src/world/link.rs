@@ -5,11 +5,14 @@ use raft::pipeline::digest_commits::{CommitsEvent, MachineCall, MachineEvent, Ma
 use rand::RngExt;
 use state_machine::host::ApplyAnswers;
 use state_machine::machine::MachineError;
-use state_machine::rpc::{Apply, Attach, BeginSnapshot, CONTRACT_VERSION, Query, ReadSnapshot};
+use state_machine::rpc::{
+    Apply, Attach, AttachError, BeginSnapshot, CONTRACT_VERSION, Info, Query, ReadSnapshot,
+};
 
 use super::World;
 use super::agenda::{MS, SECOND, Time};
 use super::event::{Event, Heard, MachineWork, Part, ToMachine};
+use super::invariants::check_let_in;
 use super::machine::Ticket;
 use super::restore::Loading;
 
@@ -26,6 +29,8 @@ pub struct Link {
     next: [Time; 2],
     /// Answers to batches are read in the order of the batches, whatever overtakes them.
     next_applied: Time,
+    /// Calls of this attachment and older ones do not arrive before then: their connection is broken.
+    pub stragglers: (u64, Time),
     /// A restore under way.
     pub loading: Option<Loading>,
 }
@@ -132,9 +137,15 @@ impl World {
 
     /// The machine is called.
     pub fn call_machine(&mut self, slot: usize, call: ToMachine) {
+        if let Some(until) = self.is_straggler(slot, &call) {
+            let machine = self.slots[slot].process(slot, Part::Machine);
+            let at = until + self.rng.random_range(0..MS);
+            return self.agenda.push(at, Event::Machine(machine, Box::new(call)));
+        }
         let ToMachine { start, boot, attachment, what } = call;
         let ticket = (start, attachment);
         let done = match what {
+            MachineWork::Stray(attach) => self.turn_away(slot, &attach),
             MachineWork::Attach(node) => self.attach_machine(slot, ticket, node.0, boot),
             MachineWork::Task(MachineCall { task, .. }) => self.run_task(slot, ticket, boot, task),
             MachineWork::Restore(step) => self.restore_machine(slot, ticket, boot, step),
@@ -143,7 +154,17 @@ impl World {
                 self.read_pinned(slot, ticket, &ReadSnapshot { boot, snapshot, offset })
             }
         };
-        done.expect("this machine's disk does not fail");
+        if let Err(error) = done {
+            self.machine_broke(slot, &error);
+        }
+    }
+
+    /// Until when a call on a broken connection is held up.
+    fn is_straggler(&self, slot: usize, call: &ToMachine) -> Option<Time> {
+        let raft = self.slots[slot].raft.as_ref()?;
+        let (attachment, until) = raft.link.stragglers;
+        let is_late = call.start == self.raft_of(slot).start && call.attachment <= attachment;
+        Some(until).filter(|until| is_late && *until > self.now)
     }
 
     /// Sends what the machine has to say to that start of raft.
@@ -163,9 +184,8 @@ impl World {
         node: u64,
         boot: u64,
     ) -> Result<(), MachineError> {
-        let Some(machine) = &mut self.slots[slot].machine else { return Ok(()) };
         let attach = Attach { contract: CONTRACT_VERSION, cluster: super::CLUSTER, node, boot };
-        let (answer, fenced) = machine.host.attach(&attach)?;
+        let Some(answer) = self.let_in(slot, &attach)? else { return Ok(()) };
         let heard = match answer {
             Ok(info) => {
                 let applied = LogId::new(Term(info.applied_term), Index(info.applied_index));
@@ -175,8 +195,31 @@ impl World {
             Err(refused) => Heard::Refused(ticket.1, refused.to_string()),
         };
         self.machine_says(slot, ticket, heard);
-        self.answer_batches(slot, fenced);
         Ok(())
+    }
+
+    /// Somebody who has no business here wants to be let in.
+    fn turn_away(&mut self, slot: usize, attach: &Attach) -> Result<(), MachineError> {
+        if let Some(Err(_refused)) = self.let_in(slot, attach)? {
+            self.coverage.count("strays that were turned away");
+        }
+        Ok(())
+    }
+
+    /// Somebody wants to be let in.
+    fn let_in(
+        &mut self,
+        slot: usize,
+        attach: &Attach,
+    ) -> Result<Option<Result<Info, AttachError>>, MachineError> {
+        let Some(machine) = &mut self.slots[slot].machine else { return Ok(None) };
+        let before = machine.attachment();
+        let (answer, fenced) = machine.host.attach(attach)?;
+        if answer.is_ok() {
+            check_let_in(slot, before, attach);
+        }
+        self.answer_batches(slot, fenced);
+        Ok(Some(answer))
     }
 
     fn run_task(
@@ -255,7 +298,10 @@ impl World {
         let pause = self.rng.random_range(200 * MS..1_500 * MS);
         self.at(pause, Event::MachineSync(process));
         let Some(machine) = &mut self.slots[slot].machine else { return };
-        machine.host.sync().expect("this machine's disk does not fail");
+        if let Err(error) = machine.host.sync() {
+            return self.machine_broke(slot, &error);
+        }
+        let Some(machine) = &mut self.slots[slot].machine else { return };
         let expired = machine.host.expire(now);
         self.answer_batches(slot, expired);
     }

@@ -5,6 +5,7 @@ use raft::wal::Request;
 use rand::RngExt;
 
 use super::World;
+use super::disk::Fault;
 use super::event::Event;
 use super::plan::Plant;
 use super::shadow::Shadow;
@@ -48,6 +49,10 @@ impl World {
         }
         apply(&mut self.slots[slot].shadow, &requests);
         self.slots[slot].perhaps.clear();
+        if hits.contains(&Fault::Misdirect) && self.rng.random_bool(0.5) {
+            // Frames that follow give away the one that is missing: only without them its place must.
+            return self.kill_raft(slot);
+        }
         self.read_log_events(slot);
         self.begin_sync(slot);
     }

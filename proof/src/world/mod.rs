@@ -26,7 +26,7 @@
 //! What may be lost is in `atlas`: never an acknowledged write while a majority of disks is sound.
 //!
 //! Not here: the tasks around the stages are modelled, not run (so are the client library and the ends of connections), queues have no
-//! bounds, only appends go through their codec, and a state machine's disk and the identity file never fail. Elections that disturb without
+//! bounds, only appends go through their codec, the identity file never fails, and a state machine's store is a value that keeps whole writes. Elections that disturb without
 //! harm pass unseen: nothing bounds how long the cluster may be without a leader while things go wrong, only once they are mended.
 
 #![allow(unreachable_pub, reason = "the parts are private; `pub` says what they are to each other")]
@@ -57,6 +57,7 @@ mod receiving;
 mod restore;
 mod roster;
 mod run;
+pub mod scenarios;
 mod sending;
 mod shadow;
 mod slot;
@@ -159,6 +160,7 @@ impl World {
                 self.replace(slot);
             }
             Event::Replace(..) => {}
+            Event::End(process) => self.end_start(process.slot),
             Event::Nemesis => self.strike(),
             Event::Relief(relief) => self.relieve(relief),
         }

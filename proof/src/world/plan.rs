@@ -47,6 +47,8 @@ pub struct Plan {
     pub keep_trailing_bytes: u64,
     /// Snapshots that are kept.
     pub keep_snapshots: usize,
+    /// The log is read in pieces of at most so many bytes.
+    pub fetch_bytes: usize,
     /// Growth of the log that calls for one.
     pub snapshot_floor_bytes: u64,
     /// A snapshot travels in pieces of so many bytes, or some times that.
@@ -99,6 +101,7 @@ impl Plan {
             keep_trailing_bytes: pick([0, 2_000, 20_000], rng),
             keep_snapshots: rng.random_range(1..=2),
             snapshot_floor_bytes: pick([10_000, 40_000, 150_000], rng),
+            fetch_bytes: pick([1_000, 10_000, 100_000], rng),
             piece_bytes: pick([200, 2_000, 20_000], rng),
             fault_every: pick([3 * SECOND, 5 * SECOND, 7 * SECOND], rng),
             plant: None,

@@ -4,7 +4,7 @@ use raft::consensus::{Envelope, Message, NodeId, Term, Token, check_snapshot};
 use raft::pipeline::digest_entries::EntriesEvent;
 use raft::rpc::peer::{SnapshotOffer, SnapshotPiece, SnapshotRefusal};
 use raft::session::Image;
-use raft::snapshot::{Description, Receiving, SnapshotError, SnapshotId};
+use raft::snapshot::{Description, Receiving, SnapshotId};
 
 use super::World;
 use super::event::{Body, SnapshotReply, SnapshotStep};
@@ -71,7 +71,10 @@ impl World {
             self.announce(slot, &ours)?;
             return Ok(bytes);
         }
-        let file = raft.store.receive(&offered, super::CLUSTER).map_err(|error| refusal(&error))?;
+        let file = raft
+            .store
+            .receive(&offered, super::CLUSTER)
+            .map_err(|error| SnapshotRefusal::from(&error))?;
         let have = file.offset();
         if have > 0 {
             self.coverage.count("transfers of snapshots resumed after a restart");
@@ -109,7 +112,7 @@ impl World {
             Ok(_) => self.finish_reception(slot),
             Err(error) => {
                 raft.reception = None;
-                Err(refusal(&error))
+                Err(SnapshotRefusal::from(&error))
             }
         }
     }
@@ -120,12 +123,12 @@ impl World {
         };
         let reception = raft.reception.take().ok_or(SnapshotRefusal::Superseded)?;
         let Reception { offered, file, .. } = reception;
-        let image = file.image().map_err(|error| refusal(&error))?;
+        let image = file.image().map_err(|error| SnapshotRefusal::from(&error))?;
         if let Err(error) = Image::beside(&offered.meta, &image) {
             file.discard();
             return Err(SnapshotRefusal::Bad { reason: error.to_string() });
         }
-        let description = file.finish().map_err(|error| refusal(&error))?;
+        let description = file.finish().map_err(|error| SnapshotRefusal::from(&error))?;
         self.announce(slot, &description)?;
         Ok(description.bytes)
     }
@@ -135,7 +138,7 @@ impl World {
         let Some(raft) = &mut self.slots[slot].raft else {
             return Err(SnapshotRefusal::Superseded);
         };
-        let bytes = raft.shelf.image(ours).map_err(|error| refusal(&error))?;
+        let bytes = raft.shelf.image(ours).map_err(|error| SnapshotRefusal::from(&error))?;
         let image = Image::beside(&ours.meta, &bytes)
             .map_err(|error| SnapshotRefusal::Bad { reason: error.to_string() })?;
         let meta = ours.meta.clone();
@@ -144,24 +147,5 @@ impl World {
         here.snapshot = here.snapshot.max(meta.last);
         self.hear(slot, EntriesEvent::SnapshotReceived { meta, image: Box::new(image) });
         Ok(())
-    }
-}
-
-fn refusal(error: &SnapshotError) -> SnapshotRefusal {
-    let reason = error.to_string();
-    match error {
-        SnapshotError::NoRoom { .. } | SnapshotError::NoSpace(_) => {
-            SnapshotRefusal::NoRoom { reason }
-        }
-        SnapshotError::Disk(_)
-        | SnapshotError::Busy { .. }
-        | SnapshotError::Gone { .. }
-        | SnapshotError::Incomplete { .. } => SnapshotRefusal::Storage { reason },
-        SnapshotError::Damaged(_)
-        | SnapshotError::Foreign { .. }
-        | SnapshotError::UnknownVersion { .. }
-        | SnapshotError::Mismatch { .. }
-        | SnapshotError::GivenUp
-        | SnapshotError::TooLong { .. } => SnapshotRefusal::Bad { reason },
     }
 }

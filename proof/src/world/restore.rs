@@ -3,6 +3,7 @@
 use raft::consensus::{Index, LogId, SnapshotMeta, Term};
 use raft::machine_link::{SnapshotPieces, SnapshotSource, SourceError};
 use raft::pipeline::digest_commits::MachineEvent;
+use rand::RngExt;
 use state_machine::machine::MachineError;
 use state_machine::rpc::{BeginRestore, FinishRestore, RestoreError, Restoring, WriteRestore};
 
@@ -54,6 +55,20 @@ impl World {
         self.end_if_failed(slot);
     }
 
+    /// Whether it is the end of one of the processes, or of the whole machine.
+    fn restore_ends(&mut self, slot: usize) -> bool {
+        if self.slots[slot].restore_ends == 0 || self.rng.random_bool(0.7) {
+            return false;
+        }
+        self.slots[slot].restore_ends -= 1;
+        match self.rng.random_range(0..3) {
+            0 => self.kill_raft(slot),
+            1 => self.kill_machine(slot),
+            _ => self.cut_power(slot),
+        }
+        true
+    }
+
     /// The machine's side of a step.
     pub fn restore_machine(
         &mut self,
@@ -62,6 +77,9 @@ impl World {
         boot: u64,
         step: RestoreStep,
     ) -> Result<(), MachineError> {
+        if self.restore_ends(slot) {
+            return Ok(());
+        }
         let Some(machine) = &mut self.slots[slot].machine else { return Ok(()) };
         let attachment = ticket.1;
         let answer = match step {

@@ -16,7 +16,7 @@ use super::coverage::Coverage;
 use super::disk::SimulatedDisk;
 use super::invariants::Invariants;
 use super::lifecycle::node_id;
-use super::machine::SharedDisk;
+use super::machine::MachineDisk;
 use super::nemesis::Nemesis;
 use super::network::Network;
 use super::plan::Plan;
@@ -126,7 +126,10 @@ fn new_slot(seed: u64, slot: usize, plan: &Plan, rng: &mut super::Rng) -> Slot {
         boot: 0,
         cluster: None,
         disk: SimulatedDisk::new(stream(seed, &format!("disk {slot} 0"))),
-        machine_disk: rng.random_bool(0.6).then(SharedDisk::default),
+        machine_disk: MachineDisk::new(
+            rng.random_bool(0.6),
+            stream(seed, &format!("machine {slot} 0")),
+        ),
         shadow: Shadow::default(),
         perhaps: Vec::new(),
         snapshot: LogId::default(),
@@ -140,6 +143,8 @@ fn new_slot(seed: u64, slot: usize, plan: &Plan, rng: &mut super::Rng) -> Slot {
         wall_offset_ms: 0,
         sync: 2 * MS,
         hangs_until: 0,
+        restore_ends: 0,
+        start_ends: 0,
         is_over: false,
     }
 }

@@ -5,7 +5,7 @@ use raft::consensus::{LogId, NodeId};
 use super::agenda::Time;
 use super::disk::SimulatedDisk;
 use super::event::{Part, Process};
-use super::machine::{MachineProcess, SharedDisk};
+use super::machine::{MachineDisk, MachineProcess};
 use super::member_process::MemberProcess;
 use super::raft_process::RaftProcess;
 use super::shadow::Shadow;
@@ -22,8 +22,8 @@ pub struct Slot {
     pub cluster: Option<u128>,
     /// Raft's disk.
     pub disk: SimulatedDisk,
-    /// The machine's disk; none when it keeps nothing.
-    pub machine_disk: Option<SharedDisk>,
+    /// The state machine's disk.
+    pub machine_disk: MachineDisk,
     /// What is on raft's disk.
     pub shadow: Shadow,
     /// What may be there instead since a write was broken off.
@@ -50,6 +50,10 @@ pub struct Slot {
     pub sync: Time,
     /// Until when no sync ends.
     pub hangs_until: Time,
+    /// How many of the coming restores something ends in their middle.
+    pub restore_ends: u32,
+    /// How many of the coming starts of raft something befalls at once.
+    pub start_ends: u32,
     /// Raft has refused its disk, or has left: nothing starts here before it gets a new one.
     pub is_over: bool,
 }

@@ -83,7 +83,8 @@ impl World {
         let weigh = actions.weigh_after.map(|after| Question::Weigh { after });
         log.extend(trailing.into_iter().chain(weigh).map(Request::Ask));
         for (purpose, range, max_bytes) in actions.fetch {
-            let (from, to) = (range.from, range.to);
+            let (from, to, max_bytes) =
+                (range.from, range.to, max_bytes.min(self.plan.fetch_bytes));
             let question = Question::Fetch { token: token(purpose), from, to, max_bytes };
             log.push(Request::Ask(question));
         }

@@ -7,6 +7,7 @@
 //! | `log_matching`, `leader_completeness` | logs that agree once agree before; who leads has all that was committed; no leader rewrites its log |
 //! | `promises_are_durable` | votes and acknowledgements leave after their sync; what is committed is on a majority of disks |
 //! | `machines_agree` | every machine is fed what is committed, in order, and comes to the same state |
+//! | `machine_is_ours` | a machine lets in nobody but the node of the cluster whose data it holds |
 //! | `nothing_goes_back` | term, commit and disk never go back, also across restarts; the log is dropped only below a durable snapshot |
 //! | `configurations_overlap` | majorities of successive configurations meet |
 
@@ -14,9 +15,11 @@ mod committed_stays;
 mod configurations_overlap;
 mod leader_completeness;
 mod log_matching;
+mod machine_is_ours;
 mod machines_agree;
 mod nothing_goes_back;
 mod one_leader_per_term;
+#[path = "../../../../raft/tests/simulation/invariants/one_vote_per_term.rs"]
 mod one_vote_per_term;
 mod promises_are_durable;
 
@@ -32,6 +35,7 @@ use super::World;
 use super::raft_process::RaftProcess;
 
 pub use committed_stays::Committed;
+pub use machine_is_ours::check_let_in;
 
 /// All that was seen so far and must not be contradicted.
 #[derive(Debug, Default)]

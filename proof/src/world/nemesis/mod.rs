@@ -1,18 +1,18 @@
 //! What goes wrong, and for how long.
 
-use raft::consensus::{NodeId, RoleName};
+mod disks;
+mod machines;
+mod operators;
+
+use raft::consensus::RoleName;
 use raft::pipeline::digest_entries::EntriesEvent;
 use rand::RngExt;
-use tokio::sync::oneshot;
 
 use super::World;
 use super::agenda::{MS, SECOND};
-use super::callers::Whom;
-use super::disk::Fault;
-use super::event::{Call, Event, Part, Reply};
+use super::event::{Event, Part};
 use super::network::Weather;
 use super::random::{Rng, pick, stream};
-use raft::rpc::peer::LeaveAnswer;
 
 /// Brings misfortune until it is told to stop.
 pub struct Nemesis {
@@ -44,7 +44,7 @@ impl Nemesis {
 type Misfortune = fn(&mut World);
 
 /// Everything that can go wrong, by how often it does.
-const FAULTS: [(u32, &str, Misfortune); 22] = [
+const FAULTS: [(u32, &str, Misfortune); 29] = [
     (8, "kills of raft", World::fault_kill_raft),
     (5, "kills of a state machine", World::fault_kill_machine),
     (4, "kills of a member", World::fault_kill_member),
@@ -65,6 +65,13 @@ const FAULTS: [(u32, &str, Misfortune); 22] = [
     (2, "full disks", World::fault_full),
     (6, "crashes at a disk operation", World::fault_crash_at_operation),
     (4, "damaged disks", World::fault_damage),
+    (4, "ends of raft that follow each other", World::fault_starts_end),
+    (3, "refused operations of a state machine's disk", World::fault_machine_refuses),
+    (2, "crashes at an operation of a state machine's disk", World::fault_machine_crashes),
+    (2, "data of a state machine thrown away", World::fault_machine_forgets),
+    (3, "ends in the middle of a restore", World::fault_restore_ends),
+    (5, "broken links to a state machine", World::fault_link_breaks),
+    (3, "strays that dial a state machine", World::fault_stray),
     (3, "clock jumps", World::fault_clock),
     (5, "wishes of operators", World::fault_operator),
 ];
@@ -104,7 +111,10 @@ impl World {
         match relief {
             Relief::Network(cuts) if cuts == self.nemesis.cuts => self.network.mend(),
             Relief::Network(_) => {}
-            Relief::Room(slot) => self.slots[slot].disk.fill(false),
+            Relief::Room(slot) => {
+                self.slots[slot].disk.fill(false);
+                self.slots[slot].machine_disk.fill(false);
+            }
             Relief::Truth(slot, generation) => {
                 self.slots[slot].disk.lie(false);
                 // What it lied about is seen at a power cut only.
@@ -148,6 +158,13 @@ impl World {
     fn fault_kill_member(&mut self) {
         let slot = self.any();
         self.kill_member(slot);
+    }
+
+    /// Misfortune seldom comes alone: raft ends again as soon as it has started, or even while it does.
+    fn fault_starts_end(&mut self) {
+        let slot = self.likely_leader();
+        self.slots[slot].start_ends += self.nemesis.rng.random_range(1..=3);
+        self.kill_raft(slot);
     }
 
     fn fault_power_cut(&mut self) {
@@ -240,146 +257,9 @@ impl World {
         }
     }
 
-    fn fault_slow_disk(&mut self) {
-        let slot = self.likely_leader();
-        self.slots[slot].sync = pick([MS, 5 * MS, 40 * MS, 150 * MS], &mut self.nemesis.rng);
-    }
-
-    fn fault_hanging_disk(&mut self) {
-        let slot = self.likely_leader();
-        let lasts = self.nemesis.rng.random_range(300 * MS..4 * SECOND);
-        self.slots[slot].hangs_until = self.now + lasts;
-    }
-
-    fn fault_refuse(&mut self) {
-        let (slot, after) = (self.any(), self.nemesis.rng.random_range(0..6));
-        self.slots[slot].disk.fail_after(after, Fault::Refuse);
-    }
-
-    fn fault_full(&mut self) {
-        let slot = self.any();
-        self.slots[slot].disk.fill(true);
-        let lasts = self.nemesis.rng.random_range(500 * MS..4 * SECOND);
-        self.at(lasts, Event::Relief(Relief::Room(slot)));
-    }
-
-    fn fault_crash_at_operation(&mut self) {
-        let (slot, after) = (self.any(), self.nemesis.rng.random_range(0..40));
-        self.slots[slot].disk.fail_after(after, Fault::Crash);
-    }
-
-    /// Damages a disk, if the atlas permits it, and ends its process: sooner or later it is read again.
-    fn fault_damage(&mut self) {
-        let slot = self.any();
-        let node = self.slots[slot].node;
-        let permits = self
-            .invariants
-            .newest_membership()
-            .is_some_and(|membership| self.atlas.permits(node, membership));
-        if !permits || self.slots[slot].is_over {
-            return;
-        }
-        let kind = self.nemesis.rng.random_range(0..4);
-        self.atlas.mark(slot, node, kind >= 2);
-        let disk = &self.slots[slot].disk;
-        match kind {
-            0 if disk.flip(".wal") => self.coverage.fault(DAMAGE[0]),
-            1 if disk.flip(".snapshot") => self.coverage.fault(DAMAGE[1]),
-            2 => {
-                disk.lie(true);
-                self.coverage.fault(DAMAGE[2]);
-                let lasts = self.nemesis.rng.random_range(SECOND..4 * SECOND);
-                let generation = self.slots[slot].generation;
-                self.at(lasts, Event::Relief(Relief::Truth(slot, generation)));
-            }
-            3 => {
-                disk.fail_after(0, Fault::Misdirect);
-                self.coverage.fault(DAMAGE[3]);
-            }
-            _ => {}
-        }
-        // An operator replaces what is suspect in the end, whether or not it was noticed.
-        let pause = self.nemesis.rng.random_range(2 * SECOND..10 * SECOND);
-        self.replace_later(slot, pause);
-        if self.nemesis.rng.random_bool(0.7) {
-            self.kill_raft(slot);
-        }
-    }
-
     fn fault_clock(&mut self) {
         let slot = self.likely_leader();
         let jump = self.nemesis.rng.random_range(-3_600_000..3_600_000);
         self.slots[slot].wall_offset_ms = jump;
-    }
-
-    fn fault_operator(&mut self) {
-        let slot = self.likely_leader();
-        let target = self.any();
-        let target: NodeId = self.slots[target].node;
-        match self.nemesis.rng.random_range(0..4) {
-            0 => self.hand_over(slot, Some(target)),
-            1 => self.hand_over(slot, None),
-            2 => self.stand_for_election(slot),
-            _ => {
-                let slot = self.any();
-                self.wish_to_leave(slot);
-            }
-        }
-    }
-
-    fn hand_over(&mut self, slot: usize, target: Option<NodeId>) {
-        let (reply, outcome) = oneshot::channel();
-        let patience_ticks = self.plan.patience_ticks;
-        self.hear(slot, EntriesEvent::HandOver { target, patience_ticks, reply });
-        self.keep_handover(slot, outcome);
-    }
-
-    fn stand_for_election(&mut self, slot: usize) {
-        let (reply, outcome) = oneshot::channel();
-        let patience_ticks = self.plan.patience_ticks;
-        self.hear(slot, EntriesEvent::Campaign { patience_ticks, reply });
-        self.keep_handover(slot, outcome);
-    }
-
-    fn keep_handover(
-        &mut self,
-        slot: usize,
-        outcome: oneshot::Receiver<raft::pipeline::handover::HandoverOutcome>,
-    ) {
-        if let Some(raft) = &mut self.slots[slot].raft {
-            raft.handovers.retain_mut(|handover| handover.try_recv().is_err());
-            raft.handovers.push(outcome);
-            raft.handovers.drain(..raft.handovers.len().saturating_sub(8));
-        }
-    }
-
-    fn wish_to_leave(&mut self, slot: usize) {
-        let process = self.raft_of(slot);
-        if let Some(raft) = &mut self.slots[slot].raft
-            && !std::mem::replace(&mut raft.leaves, true)
-        {
-            self.at(MS, Event::Leaving(process));
-        }
-    }
-
-    /// A node that wants to leave asks, and asks again.
-    pub fn ask_to_leave(&mut self, slot: usize) {
-        let (process, node) = (self.raft_of(slot), self.slots[slot].node);
-        if self.nemesis.stopped {
-            return;
-        }
-        self.at(400 * MS, Event::Leaving(process));
-        self.ask_leader(slot, Whom::Leaver, Call::Leave(node));
-    }
-
-    /// The leader's word on leaving: whoever is out ends, and its machine comes back as another node.
-    pub fn hear_leave(&mut self, slot: usize, reply: &Reply) {
-        if matches!(reply, Reply::Leave(LeaveAnswer::Out { .. })) && !self.slots[slot].is_over {
-            self.coverage.count("nodes that left");
-            self.slots[slot].is_over = true;
-            self.end_raft(slot);
-            self.call_member(slot, |swim, _| swim.leave());
-            self.replace_later(slot, 3 * SECOND);
-        }
     }
 }
