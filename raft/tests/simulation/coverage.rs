@@ -47,7 +47,7 @@ impl Coverage {
     pub fn demand_per_hundred_seeds(&self, hundreds: u64) {
         let table = [
             ("leaders", self.leaders, 300),
-            ("committed entries", self.committed, 5_000),
+            ("committed entries", self.committed, 4_000),
             ("answered reads", self.reads, 500),
             ("changes of the configuration", self.changes, 100),
             ("installed snapshots", self.installs, 20),

@@ -30,6 +30,8 @@ pub struct Climate {
     pub transfer: f64,
     pub leave: f64,
     pub steer: f64,
+    /// Who is handed the leadership whenever somebody else has it: leads in many terms, and hears answers of its earlier ones.
+    pub favourite: Option<NodeId>,
 }
 
 impl Climate {
@@ -54,6 +56,18 @@ impl Climate {
             transfer: rare(rng, 0.01),
             leave: rare(rng, 0.02),
             steer: rng.random_range(0.0..0.7),
+            favourite: None,
+        }
+    }
+
+    /// The same with a node that leads again and again. Few reads, or no round of one term has the number of one that is under way in another.
+    pub fn with_favourite(self, rng: &mut Xoshiro256PlusPlus) -> Self {
+        Self {
+            transfer: rng.random_range(0.02..0.1),
+            strand: rng.random_range(0.0..0.03),
+            read: rng.random_range(0.01..0.1),
+            favourite: Some(NodeId(rng.random_range(1..=3))),
+            ..self
         }
     }
 
@@ -77,6 +91,7 @@ impl Climate {
             transfer: 0.0,
             leave: 0.0,
             steer: 0.0,
+            favourite: None,
         }
     }
 }
@@ -113,7 +128,9 @@ impl World {
             self.mischief();
         }
         if self.rng.random_bool(climate.transfer) {
-            let (leader, target) = (self.likely_leader(), self.any_node());
+            let leader = self.likely_leader();
+            let favourite = climate.favourite.filter(|&favourite| favourite != leader);
+            let target = favourite.unwrap_or_else(|| self.any_node());
             self.coverage.handovers += 1;
             self.step(leader, Input::Transfer(target));
         }
@@ -222,7 +239,7 @@ impl World {
             self.step(id, commands);
         }
         if self.rng.random_bool(self.climate.read) {
-            let id = self.likely_leader();
+            let id = self.whom_to_ask();
             if self.nodes[&id].is_up() {
                 let read = self.clients.read(id, self.invariants.committed.last());
                 self.step(id, read);
@@ -258,6 +275,15 @@ impl World {
 
     pub fn any_node(&mut self) -> NodeId {
         NodeId(self.rng.random_range(1..=NODES))
+    }
+
+    /// A favourite that stands still is asked the more: it may lead no longer, and be told by answers of its earlier terms that it does.
+    fn whom_to_ask(&mut self) -> NodeId {
+        let favourite = self.climate.favourite.filter(|id| self.stopped.contains_key(id));
+        match favourite {
+            Some(favourite) if self.rng.random_bool(0.7) => favourite,
+            Some(_) | None => self.likely_leader(),
+        }
     }
 
     /// Somebody who believes to lead, mostly.

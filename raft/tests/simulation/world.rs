@@ -38,6 +38,9 @@ pub enum Later {
     SnapshotWritten(SnapshotMeta, Index),
 }
 
+/// One in so many runs has a node that leads again and again.
+const SEEDS_PER_FAVOURITE: u64 = 4;
+
 /// Everything there is in a run.
 pub struct World {
     pub rng: Xoshiro256PlusPlus,
@@ -77,6 +80,12 @@ impl World {
             stragglers: pick([0.0, 0.02, 0.1], &mut rng),
         };
         let climate = Climate::random(&mut rng);
+        let (weather, climate) = if seed % SEEDS_PER_FAVOURITE == 3 {
+            let stragglers = pick([0.05, 0.1, 0.3], &mut rng);
+            (Weather { stragglers, ..weather }, climate.with_favourite(&mut rng))
+        } else {
+            (weather, climate)
+        };
         let configs: Vec<Config> =
             (1..=NODES).map(|id| random_config(NodeId(id), seed, &mut rng)).collect();
         Self::with(rng, weather, climate, configs)
