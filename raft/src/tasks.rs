@@ -235,6 +235,9 @@ impl EntriesTask {
         for (purpose, range, max_bytes) in actions.fetch {
             self.log.fetch(token(purpose), range.from, range.to, max_bytes);
         }
+        let is_install = |message: &&ToCommits| matches!(message, ToCommits::Install { .. });
+        let installs = actions.to_commits.iter().filter(is_install).count();
+        self.metrics.snapshots_installed.add_many(installs as u64);
         overflow.extend(actions.to_commits);
         while let Some(message) = overflow.pop_front() {
             let Ok(room) = self.commits.try_reserve() else { return overflow.push_front(message) };

@@ -12,7 +12,7 @@ use crate::harness::wait::eventually;
 
 const KEY: &str = "marked-key-4b1d";
 const VALUE: &str = "marked-value-93e7";
-/// In which ways of printing bytes they would stand in a log.
+/// What no log may hold.
 const MARKS: [&str; 2] = [KEY, VALUE];
 
 /// Everything is logged that any part has to say, libraries included, while values are written, read, refused, compared, passed on,

@@ -80,6 +80,9 @@ async fn logs_are_made_short_under_load_and_a_new_node_comes_in_by_a_snapshot() 
     let joined = cluster.add_node().await;
     cluster.until(joined, "has a snapshot", |status| status.snapshot_index > 0).await;
     cluster.all_catch_up().await;
+    // The counter was shown and never raised: the nemesis asked how many snapshots had been installed.
+    let installed = r#"outrigger_snapshots_total{outcome="installed"}"#;
+    assert!(metric(&cluster, joined, installed).await > 0);
     load.proceeds(SOME).await;
     let ledger = load.stop().await;
     ledger.check(&cluster).await;

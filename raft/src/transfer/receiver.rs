@@ -147,7 +147,6 @@ impl Receiver {
                 *current = None;
                 let index = description.meta.last.index.0;
                 self.announce(description).await?;
-                self.metrics.snapshots_installed.add();
                 tracing::info!(%from, index, bytes = whole, "received a snapshot");
                 Ok(whole)
             }

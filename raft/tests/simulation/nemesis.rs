@@ -64,7 +64,8 @@ impl Climate {
     pub fn with_favourite(self, rng: &mut Xoshiro256PlusPlus) -> Self {
         Self {
             transfer: rng.random_range(0.02..0.1),
-            strand: rng.random_range(0.0..0.03),
+            strand: rng.random_range(0.01..0.05),
+            change: 0.2 * self.change,
             read: rng.random_range(0.01..0.1),
             favourite: Some(NodeId(rng.random_range(1..=3))),
             ..self

@@ -10,7 +10,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 const LATE_TICKS: u64 = 20;
 const LATER_TICKS: u64 = 200;
 /// A hundred heartbeats.
-const STRAGGLER_TICKS: u64 = 200;
+pub const STRAGGLER_TICKS: u64 = 200;
 
 /// What a message without entries takes on a wire, about.
 const HEADER_BYTES: usize = 64;
@@ -26,13 +26,21 @@ pub struct Weather {
     pub delay_ticks: u64,
     /// Chance that an answer is held back for [`LATE_TICKS`] and a part of [`LATER_TICKS`].
     pub late_answers: f64,
-    /// Chance that a copy is held back for up to [`STRAGGLER_TICKS`]: until its term, or its sender's whole reign, is over.
+    /// Chance that a copy is held back for up to `straggler_ticks`: until its term, or its sender's whole reign, is over.
     pub stragglers: f64,
+    /// [`STRAGGLER_TICKS`], mostly.
+    pub straggler_ticks: u64,
 }
 
 impl Weather {
-    pub const CALM: Self =
-        Self { loss: 0.0, duplication: 0.0, delay_ticks: 0, late_answers: 0.0, stragglers: 0.0 };
+    pub const CALM: Self = Self {
+        loss: 0.0,
+        duplication: 0.0,
+        delay_ticks: 0,
+        late_answers: 0.0,
+        stragglers: 0.0,
+        straggler_ticks: STRAGGLER_TICKS,
+    };
 }
 
 /// Messages under way and links that are cut.
@@ -101,7 +109,8 @@ impl Network {
 
     fn enqueue(&mut self, now: u64, envelope: Envelope, rng: &mut Xoshiro256PlusPlus) {
         let straggles = rng.random_bool(self.weather.stragglers);
-        let longest = if straggles { STRAGGLER_TICKS } else { self.weather.delay_ticks };
+        let longest =
+            if straggles { self.weather.straggler_ticks } else { self.weather.delay_ticks };
         let is_late = self.weather.late_answers > 0.0
             && envelope.body.is_answer()
             && rng.random_bool(self.weather.late_answers);

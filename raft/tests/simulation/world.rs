@@ -14,7 +14,7 @@ use crate::coverage::Coverage;
 use crate::invariants::{Before, Invariants, Nodes, Step};
 use crate::leaving::Departures;
 use crate::nemesis::Climate;
-use crate::network::{Network, Weather};
+use crate::network::{Network, STRAGGLER_TICKS, Weather};
 use crate::support::node::Node;
 use crate::support::{membership, print, quick_config};
 
@@ -78,11 +78,14 @@ impl World {
             delay_ticks: pick([0, 1, 3, 8, 30], &mut rng),
             late_answers: pick([0.0, 0.0, 0.0, 0.1], &mut rng),
             stragglers: pick([0.0, 0.02, 0.1], &mut rng),
+            straggler_ticks: STRAGGLER_TICKS,
         };
         let climate = Climate::random(&mut rng);
         let (weather, climate) = if seed % SEEDS_PER_FAVOURITE == 3 {
-            let stragglers = pick([0.05, 0.1, 0.3], &mut rng);
-            (Weather { stragglers, ..weather }, climate.with_favourite(&mut rng))
+            let stragglers = pick([0.05, 0.1, 0.3, 0.5], &mut rng);
+            let straggler_ticks = pick([60, STRAGGLER_TICKS], &mut rng);
+            let weather = Weather { stragglers, straggler_ticks, ..weather };
+            (weather, climate.with_favourite(&mut rng))
         } else {
             (weather, climate)
         };

@@ -35,7 +35,7 @@ use super::frames::{framed, request_frame};
 const CLUSTER: u128 = 5;
 /// Far longer than an answer takes. A connection by HTTP has ended by then. On the port of clients and peers a request that is dropped
 /// (malformed entries, say) gets no answer, and its connection lasts as long as the call: then others must be served all the same.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Bytes of a hello before its checksum.
 const HELLO_BYTES: usize = 48;
 /// Where a hello says whom it expects.
