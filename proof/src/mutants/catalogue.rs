@@ -31,9 +31,6 @@ pub struct Mutant {
     pub seen: String,
     /// The test that must fail with it and pass without.
     pub test: NamedTest,
-    /// Whether all that the test can do is to go on for ever. Otherwise a test whose time is up has noticed nothing.
-    #[serde(default)]
-    pub hangs: bool,
     /// In which simulators it can show.
     pub simulators: BTreeSet<Simulator>,
     /// A seed that is known to find it: the mutant is then one of the few that every change is checked against.
@@ -258,7 +255,6 @@ mod tests {
                 bug: String::new(),
                 seen: String::new(),
                 test: NamedTest::try_from("raft lib name".to_owned()).unwrap(),
-                hangs: false,
                 simulators: BTreeSet::new(),
                 sample: None,
                 edits: vec![Edit {

@@ -150,3 +150,27 @@ fn cargo(layout: &Layout, pace: Pace, arguments: &[&str]) -> Result<Vec<Made>> {
     let said = String::from_utf8(output.stdout).context("cargo says no text")?;
     said.lines().map(|line| serde_json::from_str(line).context("what cargo says")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// One that is missing here would be built under the same name from both trees.
+    #[test]
+    fn all_packages_of_the_workspace_are_built_in_another_way() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let manifest = |directory: &Path| -> toml::Table {
+            std::fs::read_to_string(directory.join("Cargo.toml")).unwrap().parse().unwrap()
+        };
+        let workspace = manifest(root);
+        let members = workspace["workspace"]["members"].as_array().unwrap();
+        let name = |member: &toml::Value| {
+            let package = manifest(&root.join(member.as_str().unwrap()));
+            package["package"]["name"].as_str().unwrap().to_owned()
+        };
+        let names: BTreeSet<String> = members.iter().map(name).collect();
+        assert_eq!(names, PACKAGES.map(str::to_owned).into());
+    }
+}

@@ -114,11 +114,8 @@ impl Trial<'_> {
     /// When it cannot be run.
     pub fn named(&self, mutant: &Mutant) -> Result<bool> {
         let log = format!("{}-test", mutant.name);
-        Ok(match self.run_test(&mutant.test, Some(&mutant.name), &log)? {
-            End::Failed => true,
-            End::TimeIsUp => mutant.hangs,
-            End::Passed => false,
-        })
+        // Whose time is up has noticed nothing.
+        Ok(self.run_test(&mutant.test, Some(&mutant.name), &log)? == End::Failed)
     }
 
     /// Whether a seed that is known to find the mutant still does, and finds nothing without it.

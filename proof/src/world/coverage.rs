@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::World;
-use super::disk::Fault;
-use super::nemesis::{DAMAGE, fault_names};
+use super::disk::{Fault, Hit};
+use super::nemesis::{CRASH, DAMAGE, REFUSAL, fault_names};
 
 /// Counts, by what was counted.
 #[derive(Clone, Debug, Default)]
@@ -19,13 +19,15 @@ pub struct Coverage {
 }
 
 /// What a long run must have seen, each at least once: else it is thin.
-pub const EXPECTED: [&str; 20] = [
+pub const EXPECTED: [&str; 22] = [
     "role changes",
     "configurations in force",
     "power cuts",
     "crashes in the middle of a write or sync",
-    "crashes at a disk operation",
-    "writes or syncs refused",
+    "crashes while a snapshot is written",
+    "writes refused for want of room",
+    "bits flipped in a log",
+    "bits flipped in a snapshot",
     "ends of raft because its log failed",
     "starts refused because of damage",
     "disks that forgot what they said was durable",
@@ -72,8 +74,7 @@ impl Coverage {
     /// What of the expected things was never seen.
     pub fn missing(&self) -> Vec<&'static str> {
         let unseen = EXPECTED.into_iter().filter(|what| !self.seen.contains_key(what));
-        let faults = fault_names().chain(DAMAGE);
-        unseen.chain(faults.filter(|what| !self.faults.contains_key(what))).collect()
+        unseen.chain(fault_names().filter(|what| !self.faults.contains_key(what))).collect()
     }
 }
 
@@ -89,14 +90,19 @@ impl fmt::Display for Coverage {
 }
 
 impl World {
-    /// Faults of a disk that were met.
-    pub fn note_hits(&mut self, hits: &[Fault]) {
+    /// What was met on a disk.
+    pub fn note_hits(&mut self, hits: &[Hit]) {
         for hit in hits {
-            self.coverage.count(match hit {
-                Fault::Crash => "crashes at a disk operation",
-                Fault::Refuse => "writes or syncs refused",
-                Fault::Misdirect => "writes that landed elsewhere",
-            });
+            match hit {
+                Hit::Fault(Fault::Crash) => self.coverage.fault(CRASH),
+                Hit::Fault(Fault::Refuse) => self.coverage.fault(REFUSAL),
+                Hit::Fault(Fault::Misdirect) => {
+                    self.coverage.fault(DAMAGE);
+                    self.coverage.count("writes that landed elsewhere");
+                }
+                Hit::CrashInSnapshot => self.coverage.count("crashes while a snapshot is written"),
+                Hit::Full => self.coverage.count("writes refused for want of room"),
+            }
         }
     }
 }

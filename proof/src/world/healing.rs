@@ -37,6 +37,9 @@ impl World {
             here.disk.fill(false);
             here.disk.lie(false);
             here.machine_disk.fill(false);
+            if !here.machine_disk.is_dead() {
+                here.machine_disk.forget_fault();
+            }
             (here.restore_ends, here.start_ends) = (0, 0);
             if !here.disk.is_dead() {
                 here.disk.forget_fault();
@@ -108,7 +111,7 @@ impl World {
     /// Whether every node of the configuration that has a disk runs, and its machine has applied all that is committed.
     fn machines_agree(&self) -> bool {
         let Some(membership) = self.invariants.newest_membership() else { return false };
-        if !membership.outgoing.is_empty() {
+        if !membership.outgoing.is_empty() || self.leader().is_none() {
             return false;
         }
         let last = self.invariants.committed.last();

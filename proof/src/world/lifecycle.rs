@@ -1,12 +1,10 @@
-//! Processes end and start, machines lose their power, and disks are replaced.
+//! Processes end and start, and machines lose their power.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use raft::consensus::{
-    Config, HardState, Index, LogId, Membership, NodeId, NodeInfo, Raft, Restored,
-};
+use raft::consensus::{Config, HardState, Index, LogId, Membership, NodeInfo, Raft, Restored};
 use raft::metrics::Metrics;
 use raft::pipeline::digest_commits::DigestCommits;
 use raft::pipeline::digest_entries::{DigestEntries, EntriesEvent};
@@ -20,15 +18,16 @@ use state_machine::machine::MachineError;
 use tokio::sync::{mpsc, watch};
 
 use super::World;
-use super::agenda::{MS, SECOND, Time};
-use super::disk::{Fault, SimulatedDisk};
+use super::agenda::{MS, SECOND};
+use super::disk::Fault;
 use super::event::{Event, Part, Process};
-use super::machine::{MachineDisk, MachineProcess};
+use super::machine::MachineProcess;
+use super::nemesis::{MACHINE_CRASH, MACHINE_REFUSAL};
 use super::plan::Plant;
 use super::raft_process::{Log, RaftProcess};
-use super::random::{pick, stream};
+use super::random::pick;
 use super::roster::raft_address;
-use super::shadow::{Lost, Shadow};
+use super::shadow::Shadow;
 
 impl World {
     /// Starts a process, unless it runs or cannot.
@@ -256,9 +255,11 @@ impl World {
         if requests.is_empty() {
             return;
         }
+        let before = here.disk.take_hits();
         here.disk.fail_after(operations, Fault::Crash);
         drop(raft.log.worker.work(requests.iter().cloned()));
         drop(here.disk.take_hits());
+        self.note_hits(&before);
         self.coverage.count("crashes in the middle of a write or sync");
         self.perhaps_written(slot, &requests);
     }
@@ -310,8 +311,9 @@ impl World {
         self.say(|| format!("slot {slot}: {error}"));
         self.coverage.count("ends of a state machine because its disk failed");
         let ran = self.slots[slot].machine.is_some();
-        if self.slots[slot].machine_disk.is_dead() {
-            self.coverage.count("crashes at an operation of a state machine's disk");
+        let died = self.slots[slot].machine_disk.is_dead();
+        self.coverage.fault(if died { MACHINE_CRASH } else { MACHINE_REFUSAL });
+        if died {
             self.cut_power(slot);
         }
         if ran {
@@ -355,49 +357,4 @@ impl World {
             self.end_raft(slot);
         }
     }
-
-    /// An operator will look after a machine.
-    pub fn replace_later(&mut self, slot: usize, pause: Time) {
-        let generation = self.slots[slot].generation;
-        self.at(pause, Event::Replace(slot, generation));
-    }
-
-    /// An operator gives a machine new, empty disks: what starts there then is another node.
-    pub fn replace(&mut self, slot: usize) {
-        self.coverage.count("machines with new disks");
-        self.slots[slot].is_over = true;
-        self.end_raft(slot);
-        self.kill_machine(slot);
-        self.kill_member(slot);
-        let old = self.slots[slot].node;
-        self.places.remove(&old);
-        let lost =
-            Lost { log: self.slots[slot].shadow.clone(), snapshot: self.slots[slot].snapshot };
-        self.lost.insert(old, lost);
-        let generation = self.slots[slot].generation + 1;
-        let node = node_id(self.seed, slot, generation);
-        self.places.insert(node, slot);
-        let here = &mut self.slots[slot];
-        here.generation = generation;
-        here.node = node;
-        here.boot = 0;
-        here.cluster = None;
-        here.incarnation = 0;
-        here.disk = SimulatedDisk::new(stream(self.seed, &format!("disk {slot} {generation}")));
-        let rng = stream(self.seed, &format!("machine {slot} {generation}"));
-        here.machine_disk = MachineDisk::new(here.machine_disk.keeps(), rng);
-        here.shadow = Shadow::default();
-        here.snapshot = LogId::default();
-        here.perhaps.clear();
-        here.hangs_until = 0;
-        here.is_over = false;
-        let pause = self.rng.random_range(50 * MS..SECOND);
-        self.at(pause, Event::Start(slot, Part::Raft));
-    }
-}
-
-/// The node of a machine's how manieth life.
-pub fn node_id(seed: u64, slot: usize, generation: u64) -> NodeId {
-    let mut rng = stream(seed, &format!("node {slot} {generation}"));
-    NodeId(rng.random_range(1..=u64::MAX >> 8) << 8 | (slot as u64 + 1))
 }

@@ -5,7 +5,7 @@ use raft::wal::Request;
 use rand::RngExt;
 
 use super::World;
-use super::disk::Fault;
+use super::disk::{Fault, Hit};
 use super::event::Event;
 use super::plan::Plant;
 use super::shadow::Shadow;
@@ -49,7 +49,7 @@ impl World {
         }
         apply(&mut self.slots[slot].shadow, &requests);
         self.slots[slot].perhaps.clear();
-        if hits.contains(&Fault::Misdirect) && self.rng.random_bool(0.5) {
+        if hits.contains(&Hit::Fault(Fault::Misdirect)) && self.rng.random_bool(0.5) {
             // Frames that follow give away the one that is missing: only without them its place must.
             return self.kill_raft(slot);
         }

@@ -19,9 +19,9 @@
 //! | `slot`, `raft_process`, `machine`, `member_process` | a machine and its processes |
 //! | `stages`, `log`, `peers`, `callers`, `link`, `restore`, `keeper`, `sending`, `receiving`, `roster` | what the tasks around the stages do, as events |
 //! | `clients`, `operation` | what clients want, what they saw |
-//! | `nemesis`, `atlas`, `lifecycle` | what goes wrong; what of it a cluster must bear; processes that end and start |
+//! | `nemesis`, `atlas`, `lifecycle`, `replacing` | what goes wrong; what of it a cluster must bear; processes that end and start; machines with new disks |
 //! | `invariants` | what holds after each step |
-//! | `healing`, `coverage` | the end of a run: everything works again, and the run was not thin |
+//! | `healing`, `coverage`, `scenarios` | the end of a run: everything works again, and the run was not thin |
 //!
 //! What may be lost is in `atlas`: never an acknowledged write while a majority of disks is sound.
 //!
@@ -54,6 +54,7 @@ mod plan;
 mod raft_process;
 mod random;
 mod receiving;
+mod replacing;
 mod restore;
 mod roster;
 mod run;

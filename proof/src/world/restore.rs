@@ -11,6 +11,7 @@ use super::World;
 use super::agenda::{MS, SECOND};
 use super::event::{Heard, MachineWork, RestoreStep};
 use super::machine::{MachineProcess, Ticket};
+use super::nemesis::RESTORE_ENDS;
 
 /// A restore under way, as raft sees it.
 pub struct Loading {
@@ -61,6 +62,7 @@ impl World {
             return false;
         }
         self.slots[slot].restore_ends -= 1;
+        self.coverage.fault(RESTORE_ENDS);
         match self.rng.random_range(0..3) {
             0 => self.kill_raft(slot),
             1 => self.kill_machine(slot),

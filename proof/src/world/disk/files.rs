@@ -27,7 +27,7 @@ impl Disk for SimulatedDisk {
         }
         self.state().change(|state| {
             if state.full {
-                return Err(io::ErrorKind::StorageFull.into());
+                return Err(state.no_room());
             }
             state.made += 1;
             state.files.insert(state.made, Contents::default());
@@ -109,7 +109,7 @@ impl DiskFile for SimulatedFile {
         let bytes = length(bytes)?;
         self.disk.state().change(|state| {
             if state.full && state.contents(self.id).seen.len() < bytes {
-                return Err(io::ErrorKind::StorageFull.into());
+                return Err(state.no_room());
             }
             state.contents(self.id).apply(Change::Resize(bytes));
             Ok(())
@@ -132,7 +132,10 @@ impl DiskFile for SimulatedFile {
         let mut state = self.disk.state();
         let fault = state.begin(true)?;
         if state.full && state.contents(self.id).seen.len() < offset + bytes.len() {
-            return Err(io::ErrorKind::StorageFull.into());
+            return Err(state.no_room());
+        }
+        if fault == Some(Fault::Crash) {
+            state.note_crash(self.id);
         }
         let sectors = bytes.len() / SECTOR_BYTES;
         match fault {
@@ -164,6 +167,9 @@ impl DiskFile for SimulatedFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         let fault = state.begin(false)?;
+        if fault == Some(Fault::Crash) {
+            state.note_crash(self.id);
+        }
         let lies = state.lies;
         let contents = state.contents(self.id);
         match fault {

@@ -36,6 +36,17 @@ pub enum Fault {
     Misdirect,
 }
 
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hit {
+    /// As it was to.
+    Fault(Fault),
+    /// The machine died while a snapshot was written.
+    CrashInSnapshot,
+    /// A write was refused for want of room.
+    Full,
+}
+
 /// A disk; clones are the same one.
 #[derive(Clone)]
 pub struct SimulatedDisk {
@@ -62,7 +73,7 @@ struct State {
     lies: bool,
     full: bool,
     rng: Rng,
-    hits: Vec<Fault>,
+    hits: Vec<Hit>,
 }
 
 impl SimulatedDisk {
@@ -104,8 +115,8 @@ impl SimulatedDisk {
         self.state().dead
     }
 
-    /// Faults that were met since the last call.
-    pub fn take_hits(&self) -> Vec<Fault> {
+    /// What was met since the last call.
+    pub fn take_hits(&self) -> Vec<Hit> {
         std::mem::take(&mut self.state().hits)
     }
 
@@ -198,7 +209,7 @@ impl State {
             return Ok(None);
         }
         self.fault = None;
-        self.hits.push(fault);
+        self.hits.push(Hit::Fault(fault));
         self.dead = fault == Fault::Crash;
         Ok(Some(fault))
     }
@@ -228,6 +239,20 @@ impl State {
             NameChange::Unlink(path) => drop(self.names.remove(path)),
         }
         self.name_changes.push(change);
+    }
+
+    /// The machine dies in an operation on this file.
+    fn note_crash(&mut self, id: u64) {
+        let is_snapshot =
+            |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with("snapshots"));
+        if self.names.iter().any(|(path, file)| *file == id && is_snapshot(path)) {
+            self.hits.push(Hit::CrashInSnapshot);
+        }
+    }
+
+    fn no_room(&mut self) -> io::Error {
+        self.hits.push(Hit::Full);
+        io::ErrorKind::StorageFull.into()
     }
 
     fn contents(&mut self, id: u64) -> &mut Contents {

@@ -84,6 +84,11 @@ impl MachineDisk {
         self.state().fault = Some((operations, fault));
     }
 
+    /// The fault to come does not.
+    pub fn forget_fault(&self) {
+        self.state().fault = None;
+    }
+
     /// Whether there is no room any more.
     pub fn fill(&self, full: bool) {
         self.state().full = full;

@@ -13,7 +13,7 @@ use super::super::callers::Whom;
 use super::super::event::{Call, Event, Reply};
 
 impl World {
-    pub(super) fn fault_operator(&mut self) {
+    pub(super) fn fault_operator(&mut self) -> bool {
         let slot = self.likely_leader();
         let target = self.any();
         let target: NodeId = self.slots[target].node;
@@ -26,6 +26,7 @@ impl World {
                 self.wish_to_leave(slot);
             }
         }
+        true
     }
 
     fn hand_over(&mut self, slot: usize, target: Option<NodeId>) {
