@@ -81,6 +81,7 @@ pub async fn run<S: Site>(site: &mut S, plan: &Plan) -> anyhow::Result<(Report, 
     let deck = deal(site, plan, &mut report)?;
     settle(site, &watch).await.context("the cluster does not form")?;
     let workload = Workload::start(plan, &site.endpoints());
+    watch.begin_counting();
     let nemesis =
         Nemesis { site: &mut *site, plan, watch: &watch, workload: &workload, report: &mut report };
     if let Err(why) = nemesis.rage(deck).await {
@@ -156,6 +157,7 @@ fn deal<S: Site>(site: &S, plan: &Plan, report: &mut Report) -> anyhow::Result<D
         }
     }
     anyhow::ensure!(!possible.is_empty(), "none of the wanted faults is possible here");
+    report.dealt(&possible);
     Ok(Deck::new(possible))
 }
 
