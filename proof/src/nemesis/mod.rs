@@ -116,6 +116,7 @@ impl<S: Site> Nemesis<'_, S> {
             let leader = self.watch.leader().and_then(|endpoint| self.site.node_at(&endpoint));
             let (nodes, is_compacted) = (self.site.nodes(), self.watch.is_compacted());
             let fault = deck.next(&mut chance, Scene { nodes, leader, is_compacted });
+            let fault = self.site.aim(fault);
             self.report.note(began.elapsed(), &fault.to_string());
             self.attack(&fault, &mut chance).await?;
             let healed = Instant::now();
