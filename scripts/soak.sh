@@ -20,7 +20,7 @@ readonly minutes=${1:-10} seed=${2:-$RANDOM} workers=${WORKERS:-4}
 readonly project=outrigger-soak-$$ small_disk_mib=200
 readonly target=${CARGO_TARGET_DIR:-target}/release
 
-export OUTRIGGER_IMAGE=outrigger-soak OUTRIGGER_LOG=info
+export OUTRIGGER_IMAGE=$project OUTRIGGER_LOG=info
 export OUTRIGGER_PUBLISH_RAFT=127.0.0.1:0 OUTRIGGER_PUBLISH_HTTP=127.0.0.1:0
 OUTRIGGER_GOSSIP_KEY=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export OUTRIGGER_GOSSIP_KEY COMPOSE_PROJECT_NAME=$project
@@ -45,15 +45,20 @@ skip() {
 
 clean_up() {
   local code=$?
-  trap '' INT TERM
+  trap '' INT TERM HUP
   [[ -z $nemesis ]] || { kill "$nemesis" && wait "$nemesis"; } 2>/dev/null
   if [[ -n ${COMPOSE_FILE:-} ]]; then
     ((code == 0 || code == 130)) || compose logs --no-color >"/tmp/$project.log" 2>&1
     # A frozen container cannot be stopped.
     docker ps --quiet --filter "label=com.docker.compose.project=$project" --filter status=paused | xargs -r docker unpause >/dev/null
-    compose down --volumes --timeout 1 >/dev/null 2>&1
+    compose down --volumes --timeout 1 >"$work/down.log" 2>&1 || {
+      tail -n 20 "$work/down.log" >&2
+      echo "soak.sh: containers, volumes or the network of $project are still there" >&2
+    }
   fi
-  ! mountpoint -q "$work/small" || umount "$work/small"
+  # Its layers stay where another image has them too.
+  docker rmi "$OUTRIGGER_IMAGE" >/dev/null 2>&1
+  ! mountpoint -q "$work/small" || umount "$work/small" || umount -l "$work/small"
   [[ -z $engine ]] || stop_engine
   ((code == 0 || code == 77)) || [[ ! -e $work/history ]] || mv "$work/history" "/tmp/$project.history"
   rm -rf "$work"
@@ -161,7 +166,7 @@ END
 }
 
 trap clean_up EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT TERM HUP
 prepare
 build
 write_override
@@ -172,5 +177,5 @@ nemesis=$!
 wait "$nemesis"
 code=$?
 nemesis=''
-((code == 0)) || echo "soak.sh: red; the history and the logs are in /tmp/$project.*" >&2
+((code == 0 || code == 130)) || echo "soak.sh: red; the history and the logs are in /tmp/$project.*" >&2
 exit "$code"

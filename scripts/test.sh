@@ -14,8 +14,16 @@ case ${1:-} in
   *) sed -n '4,6s/^#   //p' "$0" >&2 && exit 2 ;;
 esac
 
-work=$(mktemp -d)
+work=$(mktemp -d) nemesis=
 trap 'rm -rf "$work"' EXIT
+
+# What runs in the background does not hear an interrupt from the terminal.
+interrupted() {
+  trap '' INT TERM HUP
+  [[ -z $nemesis ]] || { kill "$nemesis" && wait "$nemesis"; } 2>/dev/null
+  exit 130
+}
+trap interrupted INT TERM HUP
 
 # A stage that finds out only when it runs that it cannot, says why in `skipped`.
 skipped=
@@ -103,11 +111,12 @@ worlds() {
 
 # The nemesis mostly waits; the copy of the sources with the mutants is built meanwhile.
 mutants_and_nemesis() {
-  local code=0 nemesis
+  local code=0
   BIN=${CARGO_TARGET_DIR:-target}/debug scripts/nemesis.sh --ci >"$work/nemesis" 2>&1 &
   nemesis=$!
   scripts/mutants.sh --ci || code=1
   wait "$nemesis" || code=1
+  nemesis=
   cat "$work/nemesis"
   return "$code"
 }

@@ -51,6 +51,9 @@ enum Where {
         /// How many nodes
         #[arg(long, default_value_t = 5)]
         nodes: usize,
+        /// Load no library into the processes that would let their clocks jump
+        #[arg(long)]
+        no_clock: bool,
     },
     /// Nodes as containers of a compose project that is up
     Containers {
@@ -70,9 +73,11 @@ enum Where {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = tokio::select! {
-        outcome = carry_out(arguments) => outcome,
+        // First: what runs in the namespaces may have ended by the same signal.
+        biased;
         // What is dropped with the run ends all that it has started.
         stopped = told_to_stop() => stopped,
+        outcome = carry_out(arguments) => outcome,
     };
     outcome.unwrap_or_else(|error| say_failure(&error))
 }
@@ -86,9 +91,12 @@ fn say_failure(error: &anyhow::Error) -> ExitCode {
 async fn told_to_stop() -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // Of a terminal that is gone. The nodes live on by it: to them it means to read their settings again.
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
     Ok(ExitCode::from(130))
 }
@@ -109,8 +117,9 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         clients: arguments.clients,
     };
     let (report, history) = match arguments.site {
-        Where::Processes { binaries, work, nodes } => {
-            let mut site = Processes::start(nodes, &binaries, &work, no_networks).await?;
+        Where::Processes { binaries, work, nodes, no_clock } => {
+            let mut site =
+                Processes::start(nodes, &binaries, &work, no_networks, !no_clock).await?;
             run(&mut site, &plan).await?
         }
         Where::Containers { project, compose, small_disk } => {

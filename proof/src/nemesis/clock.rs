@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Pid;
 
@@ -14,6 +15,14 @@ const NAME: &str = "libfaketimeMT.so.1";
 const PLACES: [&str; 4] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib"];
 /// Further than any session lives.
 const JUMP_SECONDS: i64 = 5400;
+/// More than a log is behind the time, less than a jump.
+const MUCH_SECONDS: u64 = 3600;
+const DAY_SECONDS: u64 = 24 * 3600;
+
+/// Longest wait for a line that shows a jump. SIGHUP has a process write one: it says that it has read its log filter again.
+pub(super) const EVIDENCE: Duration = Duration::from_secs(5);
+/// Between two looks for it.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// The library, if it is installed.
 pub(super) fn library() -> Option<PathBuf> {
@@ -84,6 +93,26 @@ pub(super) fn is_in(pid: Pid) -> bool {
     maps.is_ok_and(|maps| maps.contains(NAME))
 }
 
+/// Whether whoever wrote this line of a log took it for another time of day than it is.
+pub(super) fn is_off(line: &str, now: SystemTime) -> bool {
+    let now_seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % DAY_SECONDS;
+    written_at_seconds(line).is_some_and(|written_seconds| {
+        let apart_seconds = written_seconds.abs_diff(now_seconds);
+        apart_seconds.min(DAY_SECONDS - apart_seconds) > MUCH_SECONDS
+    })
+}
+
+/// Since midnight, of a line as our processes write it: "2026-03-01T10:00:00.123456Z  INFO …".
+fn written_at_seconds(line: &str) -> Option<u64> {
+    let (_date, time) = line.split_whitespace().next()?.strip_suffix('Z')?.split_once('T')?;
+    let (time, _fraction) = time.split_once('.')?;
+    let numbers: Option<Vec<u64>> = time.split(':').map(|number| number.parse().ok()).collect();
+    match numbers?.as_slice() {
+        &[hours @ ..24, minutes @ ..60, seconds] => Some(hours * 3600 + minutes * 60 + seconds),
+        _ => None,
+    }
+}
+
 /// The library leaves two small files for every process.
 pub(super) fn sweep(pid: Pid) {
     for name in ["faketime_shm", "sem.faketime_sem"] {
@@ -101,6 +130,46 @@ pub(super) fn sweep_container(pid: &str) {
         let is_of_a_clock = name.contains("faketime_") && owner.parse::<u32>().is_ok();
         if is_of_a_clock && !root.join("proc").join(owner).exists() {
             let _gone = fs::remove_file(file.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_off_at(line: &str, hours: u64, minutes: u64) -> bool {
+        // Of some day.
+        let now_seconds = 20_000 * DAY_SECONDS + hours * 3600 + minutes * 60;
+        is_off(line, UNIX_EPOCH + Duration::from_secs(now_seconds))
+    }
+
+    #[test]
+    fn a_jump_is_seen_in_the_time_that_a_line_begins_with() {
+        let line = "2026-03-01T11:30:00.123456Z  INFO raft: SIGHUP: log filter set";
+        assert!(is_off_at(line, 10, 0), "ahead");
+        assert!(is_off_at(line, 13, 0), "behind");
+        assert!(!is_off_at(line, 11, 31));
+        assert!(!is_off_at(line, 10, 40));
+    }
+
+    #[test]
+    fn midnight_is_no_jump() {
+        let line = "2026-03-01T23:59:59.999999Z  INFO raft: role changed";
+        assert!(!is_off_at(line, 0, 1));
+        assert!(is_off_at(line, 1, 30), "behind");
+    }
+
+    #[test]
+    fn what_our_processes_do_not_write_shows_nothing() {
+        for line in [
+            "",
+            "no time",
+            "2026-03-01T11:30:00+0000 raft: started, pid 12",
+            "2026-03-01T11:30Z",
+            "2026-03-01T99:30:00.5Z  INFO raft: role changed",
+        ] {
+            assert!(!is_off_at(line, 10, 0), "{line}");
         }
     }
 }

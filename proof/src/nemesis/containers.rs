@@ -1,6 +1,7 @@
 //! Nodes as containers of the compose file, on one network of the engine.
 
 mod faults;
+mod healing;
 mod judging;
 
 use std::collections::BTreeMap;
@@ -11,11 +12,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use raft::rpc::wire::Endpoint;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::Counts;
 use super::clock;
-use super::engine::{Container, Logs, containers, inspect};
+use super::ends::is_for_an_operator;
+use super::engine::{Container, Logs, containers};
 use super::failing::{self, FailingSyncs};
 use super::fault::{Fault, Kind, Lacks, Need};
 use super::network::Network;
@@ -29,8 +31,8 @@ const RAFT_PORT: u16 = 6004;
 const ADDRESSES: std::ops::Range<u8> = 2..12;
 /// Where a container's processes read by how much their clock is wrong, if they were started so.
 const CLOCK: &str = "tmp/clock";
-/// The supervisor's longest delay, and a bit.
-const RESTART: Duration = Duration::from_secs(6);
+/// Between two looks for processes that are down.
+const LOOK_FOR_GIVEN_UP: Duration = Duration::from_secs(12);
 
 /// A compose project that is up.
 pub struct Containers {
@@ -44,7 +46,8 @@ pub struct Containers {
     logs: Logs,
     stopped: Vec<Pid>,
     failing: Option<FailingSyncs>,
-    scaled: bool,
+    /// How many workers there were before there were more.
+    workers_before: Option<usize>,
     /// From its begin until all is whole again.
     fault: Option<Fault>,
     /// Whether it was seen to do something.
@@ -76,7 +79,7 @@ impl Containers {
             logs: Logs::default(),
             stopped: Vec::new(),
             failing: None,
-            scaled: false,
+            workers_before: None,
             fault: None,
             has_effect: false,
             looked_for_given_up: Instant::now(),
@@ -110,8 +113,11 @@ impl Containers {
             self.lacks.insert(Need::SmallDisk, "needs a small disk under a volume".to_owned());
         }
         self.lacks.extend(failing::obstacle().await.map(|why| (Need::Trace, why)));
-        for node in &self.nodes {
-            if !node.pids(&[Program::Raft]).await.iter().all(|(_, pid)| clock::is_in(*pid)) {
+        for node in 0..self.nodes.len() {
+            // Without them nothing is known: they may have been started only just now.
+            let _in_time = self.becomes_complete(node).await;
+            let rafts = self.nodes[node].pids(&[Program::Raft]).await;
+            if rafts.is_empty() || !rafts.iter().all(|(_, pid)| clock::is_in(*pid)) {
                 let why = "needs a library in the containers (Debian: libfaketime)".to_owned();
                 self.lacks.insert(Need::Clock, why);
             }
@@ -133,62 +139,6 @@ impl Containers {
     /// The file that says by how much the clock of a container is wrong.
     fn clock(&self, node: usize) -> PathBuf {
         Path::new("/proc").join(&self.nodes[node].pid).join("root").join(CLOCK)
-    }
-
-    /// Counts what the networks did meanwhile.
-    async fn heal_networks(&mut self) -> anyhow::Result<()> {
-        let Some(fault) = self.fault.clone() else { return Ok(()) };
-        let need = fault.kind.need();
-        let slowed = need == Some(Need::Delay);
-        // A container that was off the network has no rules.
-        let cut =
-            need == Some(Need::Loss) || (need == Some(Need::Cut) && fault.kind != Kind::Isolate);
-        let mut touched = 0;
-        for node in 0..self.nodes.len() {
-            touched += self.inside(node).heal(slowed && node == fault.node, cut).await?;
-        }
-        if slowed || cut {
-            self.has_effect = touched > 0;
-            let what = if cut { "packets dropped" } else { "packets through a slow link" };
-            *self.counts.entry(what.to_owned()).or_default() += touched;
-        }
-        Ok(())
-    }
-
-    /// Back on the network, running, with all its processes.
-    async fn revive(&mut self, node: usize) -> anyhow::Result<()> {
-        let container = self.nodes[node].clone();
-        match container.state.as_str() {
-            "paused" => self.docker("unpause", node).await?,
-            "exited" | "created" => self.docker("start", node).await?,
-            _ => {}
-        }
-        let networks = inspect(&container.id, "{{json .NetworkSettings.Networks}}").await?;
-        if !networks.contains(&self.network()) {
-            let words = format!("network connect --alias {} {}", container.service, self.network());
-            self.docker(&words, node).await?;
-        }
-        Ok(())
-    }
-
-    /// The supervisor gives up on a raft whose disk failed; an operator would not.
-    async fn start_given_up(&mut self) -> anyhow::Result<()> {
-        for node in 0..self.nodes.len() {
-            if !self.is_complete(node).await {
-                // It may be about to be started again.
-                sleep(RESTART).await;
-                if !self.is_complete(node).await {
-                    self.docker("restart --time 30", node).await?;
-                    self.count("restarts of a container whose supervisor had given up");
-                }
-            }
-        }
-        self.looked_for_given_up = Instant::now();
-        Ok(())
-    }
-
-    async fn is_complete(&self, node: usize) -> bool {
-        self.nodes[node].pids(&Program::ALL).await.len() >= Program::ALL.len()
     }
 
     fn count(&mut self, what: &str) {
@@ -217,6 +167,14 @@ impl Site for Containers {
 
     fn obstacle(&self, kind: Kind) -> Option<String> {
         self.lacks.get(&kind.need()?).cloned()
+    }
+
+    /// An introducer that is wiped would make another cluster.
+    fn aim(&self, mut fault: Fault) -> Fault {
+        if fault.kind == Kind::Wipe && self.nodes[fault.node].is_introducer() {
+            fault.node = self.nodes.len() - 1;
+        }
+        fault
     }
 
     async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
@@ -255,13 +213,16 @@ impl Site for Containers {
             Kind::Lossy => self.inside(node).lose().await?,
             Kind::Slow => self.inside(node).slow_down().await?,
             Kind::FullDisk => {
-                self.has_effect = self.small_disk.as_deref().map(filler).is_some_and(|f| fill(&f));
+                if let Some(disk) = &self.small_disk {
+                    self.has_effect = fill(&filler(disk))?;
+                }
             }
             Kind::FailingSync => self.fail_syncs(node).await?,
             Kind::Scale => {
                 let before = self.nodes.len();
-                self.scale(before).await?;
-                self.scaled = true;
+                let workers = before - 1;
+                self.workers_before = Some(workers);
+                self.scale(workers + 1).await?;
                 self.look().await?;
                 self.has_effect = self.nodes.len() > before;
             }
@@ -284,10 +245,10 @@ impl Site for Containers {
             fs::remove_file(filler)?;
         }
         self.look().await?;
-        if std::mem::take(&mut self.scaled) {
+        if let Some(workers) = self.workers_before.take() {
             // With a container its log goes.
             self.read_logs().await?;
-            self.scale(self.nodes.len() - 2).await?;
+            self.scale(workers).await?;
             self.look().await?;
         }
         for node in 0..self.nodes.len() {
@@ -303,9 +264,8 @@ impl Site for Containers {
 
     /// A disk that was full may have been the end of a process only just now.
     async fn mend(&mut self) -> anyhow::Result<()> {
-        let is_due = self.looked_for_given_up.elapsed() > 2 * RESTART;
-        let can_end = [Some(Need::SmallDisk), Some(Need::Trace)];
-        if is_due && self.fault.as_ref().is_some_and(|fault| can_end.contains(&fault.kind.need())) {
+        let is_due = self.looked_for_given_up.elapsed() > LOOK_FOR_GIVEN_UP;
+        if is_due && is_for_an_operator(self.fault.as_ref()) {
             self.start_given_up().await?;
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! Which ends of processes that nobody ended belong to a fault.
 
-use super::fault::{Fault, Kind};
+use raft::tasks::LogFailure;
+
+use super::fault::{Fault, Kind, Need};
 use super::node::Program;
 
 /// Unexpected failure.
@@ -37,6 +39,21 @@ pub(super) fn is_explained(end: End, fault: Option<&Fault>) -> bool {
     }
 }
 
+/// Whether a raft that was told to stop says, in what it has written since, that its last sync took too long. On a disk that others keep
+/// busy that may be, and nothing is lost.
+pub(super) fn was_cut_short(program: Program, code: Option<i32>, said: &str) -> bool {
+    let is_failed_raft = program == Program::Raft && code == Some(WRITE_FAILED);
+    is_failed_raft && said.contains(&LogFailure::TooSlow.to_string())
+}
+
+/// Whether a supervisor may give up on a process after that fault: a disk refused a write. No other fault leaves a process down. Who was
+/// wiped begins anew, who was given up by the others comes back by itself, and who leaves because it was told to stop ends with its
+/// container, and is a member again when that is started.
+pub(super) fn is_for_an_operator(fault: Option<&Fault>) -> bool {
+    let needs = [Some(Need::SmallDisk), Some(Need::Trace)];
+    fault.is_some_and(|fault| needs.contains(&fault.kind.need()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +81,22 @@ mod tests {
         assert!(!is_explained(end, None));
         let fault = Fault { kind: Kind::FullDisk, node: 1, other: 2 };
         assert!(!is_explained(End { code: None, ..end }, Some(&fault)));
+    }
+
+    #[test]
+    fn a_raft_that_is_told_to_stop_may_fail_if_it_was_too_slow_and_says_so() {
+        let said = "ERROR raft: the log has failed: not synced in time after a signal";
+        assert!(was_cut_short(Program::Raft, Some(13), said));
+        assert!(!was_cut_short(Program::Raft, Some(13), "ERROR raft: no space left on device"));
+        assert!(!was_cut_short(Program::Raft, Some(1), said));
+        assert!(!was_cut_short(Program::StateMachine, Some(13), said));
+    }
+
+    #[test]
+    fn only_a_disk_that_fails_keeps_a_process_down() {
+        let calls = |kind| is_for_an_operator(Some(&Fault { kind, node: 1, other: 2 }));
+        let kinds: Vec<_> = Kind::ALL.into_iter().filter(|kind| calls(*kind)).collect();
+        assert_eq!(kinds, [Kind::FullDisk, Kind::FailingSync]);
+        assert!(!is_for_an_operator(None));
     }
 }

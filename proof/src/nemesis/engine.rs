@@ -1,14 +1,11 @@
 //! What the container engine says of the containers of a project, and what their logs say of their processes.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 
-use anyhow::Context as _;
 use rustix::process::Pid;
-use tokio::process::Command;
 
 use super::node::Program;
-use super::tools::{run, run_words};
+use super::tools::{output, run, run_words};
 
 /// State, process id, restarts, address and service.
 const FORMAT: &str = "{{.State.Status}}|{{.State.Pid}}|{{.RestartCount}}|\
@@ -81,13 +78,12 @@ impl Logs {
     /// What a container has written since it was asked last, without the engine's times.
     pub(super) async fn fresh(&mut self, id: &str) -> anyhow::Result<Vec<String>> {
         let last = self.read.get(id).cloned().unwrap_or_default();
-        let mut command = Command::new("docker");
-        command.args(["logs", "--timestamps"]).stdin(Stdio::null()).kill_on_drop(true);
+        let mut words = vec!["docker", "logs", "--timestamps"];
         if !last.is_empty() {
-            command.args(["--since", &last]);
+            words.extend(["--since", &last]);
         }
-        let output = command.arg(id).output().await.context("cannot run docker")?;
-        anyhow::ensure!(output.status.success(), "docker logs {id}: {}", output.status);
+        words.push(id);
+        let output = output(&words).await?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         // The engine gives the lines of that very moment once more.

@@ -81,6 +81,7 @@ pub async fn run<S: Site>(site: &mut S, plan: &Plan) -> anyhow::Result<(Report, 
     let deck = deal(site, plan, &mut report)?;
     settle(site, &watch).await.context("the cluster does not form")?;
     let workload = Workload::start(plan, &site.endpoints());
+    watch.begin_counting();
     let nemesis =
         Nemesis { site: &mut *site, plan, watch: &watch, workload: &workload, report: &mut report };
     if let Err(why) = nemesis.rage(deck).await {
@@ -115,6 +116,7 @@ impl<S: Site> Nemesis<'_, S> {
             let leader = self.watch.leader().and_then(|endpoint| self.site.node_at(&endpoint));
             let (nodes, is_compacted) = (self.site.nodes(), self.watch.is_compacted());
             let fault = deck.next(&mut chance, Scene { nodes, leader, is_compacted });
+            let fault = self.site.aim(fault);
             self.report.note(began.elapsed(), &fault.to_string());
             self.attack(&fault, &mut chance).await?;
             let healed = Instant::now();
@@ -156,6 +158,7 @@ fn deal<S: Site>(site: &S, plan: &Plan, report: &mut Report) -> anyhow::Result<D
         }
     }
     anyhow::ensure!(!possible.is_empty(), "none of the wanted faults is possible here");
+    report.dealt(&possible);
     Ok(Deck::new(possible))
 }
 

@@ -32,7 +32,7 @@ impl Network {
         self.run(&format!("tc qdisc replace dev {device} root tbf {SLOW}")).await.map(drop)
     }
 
-    /// Undoes all of it. How many packets were dropped, or went through the slow link.
+    /// Undoes all of it. How many packets were dropped, or had to wait for the slow link.
     pub(super) async fn heal(&self, slowed: bool, cut: bool) -> anyhow::Result<u64> {
         let mut touched = 0;
         if cut {
@@ -43,7 +43,7 @@ impl Network {
         if slowed {
             let device = self.device().await?;
             let queue = self.run(&format!("tc -s qdisc show dev {device} root")).await?;
-            touched += sent(&queue);
+            touched += held_back(&queue);
             self.run(&format!("tc qdisc del dev {device} root")).await?;
         }
         Ok(touched)
@@ -93,14 +93,15 @@ fn dropped(rules: &str) -> u64 {
         .sum()
 }
 
-/// As tc says it: "Sent 4711 bytes 12 pkt (dropped 0, …".
-fn sent(queue: &str) -> u64 {
-    let words: Vec<_> = queue.split_whitespace().collect();
+/// As tc says it: "Sent 4711 bytes 12 pkt (dropped 3, overlimits 34 requeues 0)". What was sent may have passed as if the link were fast.
+fn held_back(queue: &str) -> u64 {
+    let is_between = |c: char| c.is_whitespace() || "(),".contains(c);
+    let words: Vec<_> = queue.split(is_between).filter(|word| !word.is_empty()).collect();
     words
         .windows(2)
-        .find(|pair| pair[1] == "pkt")
-        .and_then(|pair| pair[0].parse().ok())
-        .unwrap_or_default()
+        .filter(|pair| ["dropped", "overlimits"].contains(&pair[0]))
+        .filter_map(|pair| pair[1].parse::<u64>().ok())
+        .sum()
 }
 
 #[cfg(test)]
@@ -117,7 +118,9 @@ mod tests {
         assert_eq!(dropped("Chain INPUT (policy DROP 3 packets, 180 bytes)\n"), 0);
         let queue = "qdisc tbf 8001: dev eth0 root refcnt 2 rate 2Mbit burst 16Kb lat 300ms\n \
                      Sent 123456 bytes 789 pkt (dropped 12, overlimits 34 requeues 0)\n";
-        assert_eq!(sent(queue), 789);
-        assert_eq!(sent(""), 0);
+        assert_eq!(held_back(queue), 46);
+        let fast = "Sent 123456 bytes 789 pkt (dropped 0, overlimits 0 requeues 0)";
+        assert_eq!(held_back(fast), 0, "all of it passed at once");
+        assert_eq!(held_back(""), 0);
     }
 }

@@ -96,6 +96,18 @@ impl Node {
         self.place.dir.join(format!("{}.log", program.name()))
     }
 
+    /// How long it is by now.
+    pub(super) fn log_bytes(&self, program: Program) -> u64 {
+        fs::metadata(self.log(program)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// What was written since it had that length.
+    pub(super) fn log_since(&self, program: Program, bytes: u64) -> anyhow::Result<String> {
+        let log = fs::read(self.log(program))?;
+        let since = log.get(usize::try_from(bytes)?..).unwrap_or_default();
+        Ok(String::from_utf8_lossy(since).into_owned())
+    }
+
     /// Starts what does not run; what the others had ended with.
     pub(super) fn start_missing(&mut self) -> anyhow::Result<Vec<(Program, ExitStatus)>> {
         let mut ends = Vec::new();

@@ -1,9 +1,10 @@
 //! Nodes as processes of this machine. For root, where that is allowed, each in a network of its own on one bridge; else all on loopback.
 
+mod faults;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use raft::rpc::wire::Endpoint;
 use rustix::process::Signal;
@@ -14,7 +15,7 @@ use super::ends::{End, WRITE_FAILED, is_explained};
 use super::failing::{self, FailingSyncs};
 use super::fault::{Fault, Kind, Lacks, Need};
 use super::network::Network;
-use super::node::{self, Node, Place, Program};
+use super::node::{Node, Place, Program};
 use super::places::{make_bridge, make_network, places};
 use super::site::Site;
 use super::small_disk::fill;
@@ -24,8 +25,6 @@ const RAFT_PORT: u16 = 4;
 const INTRODUCER_PORT: u16 = 1;
 /// Of the node whose disk can be full: a few segments of the log.
 const SMALL_DISK: &str = "160m";
-/// Between the nodes of a rolling restart.
-const REST: Duration = Duration::from_millis(500);
 
 /// A cluster of processes.
 pub struct Processes {
@@ -45,7 +44,8 @@ pub struct Processes {
 
 impl Processes {
     /// Starts the nodes with these binaries, all that they write below `root`, whose path is short. Unless there is an obstacle to networks
-    /// of their own, the caller is in network, mount and process namespaces, and root there.
+    /// of their own, the caller is in network, mount and process namespaces, and root there. With clocks, a library is loaded into all
+    /// processes where that can be had; without, they are as they are elsewhere.
     ///
     /// # Errors
     /// A node cannot be started.
@@ -54,6 +54,7 @@ impl Processes {
         binaries: &Path,
         root: &Path,
         no_networks: Option<String>,
+        with_clocks: bool,
     ) -> anyhow::Result<Self> {
         anyhow::ensure!((2..=20).contains(&nodes), "between 2 and 20 nodes");
         let mut site = Self {
@@ -70,7 +71,7 @@ impl Processes {
         if no_networks.is_none() {
             make_bridge().await?;
         }
-        site.try_clock_and_trace(root).await;
+        site.try_clock_and_trace(root, with_clocks).await;
         let places = places(nodes, root, no_networks.is_none())?;
         let seeds: Vec<_> = places
             .iter()
@@ -93,11 +94,16 @@ impl Processes {
         Ok(site)
     }
 
-    async fn try_clock_and_trace(&mut self, root: &Path) {
-        let clock = clock::obstacle(&root.join("clock")).await.map(|why| (Need::Clock, why));
-        let trace = failing::obstacle().await.map(|why| (Need::Trace, why));
-        let scale = "a wiped disk makes one node more and one less".to_owned();
-        self.lacks.extend([clock, trace, Some((Need::Scale, scale))].into_iter().flatten());
+    async fn try_clock_and_trace(&mut self, root: &Path, with_clocks: bool) {
+        let clock = if with_clocks {
+            clock::obstacle(&root.join("clock")).await
+        } else {
+            Some("not wanted".to_owned())
+        };
+        let trace = failing::obstacle().await;
+        let scale = Some("a wiped disk makes one node more and one less".to_owned());
+        let whys = [(Need::Clock, clock), (Need::Trace, trace), (Need::Scale, scale)];
+        self.lacks.extend(whys.into_iter().filter_map(|(need, why)| Some((need, why?))));
     }
 
     async fn try_networks(&mut self, no_networks: Option<String>) {
@@ -116,91 +122,6 @@ impl Processes {
         }
     }
 
-    async fn kill(&mut self, node: usize, programs: &[Program]) -> anyhow::Result<()> {
-        // All at once first, then the waiting.
-        self.nodes[node].signal_each(programs, Signal::KILL);
-        for program in programs {
-            self.end(node, *program, Signal::KILL).await?;
-        }
-        Ok(())
-    }
-
-    async fn kill_everywhere(&mut self, programs: &[Program]) -> anyhow::Result<()> {
-        for node in &self.nodes {
-            node.signal_each(programs, Signal::KILL);
-        }
-        for node in 0..self.nodes.len() {
-            self.kill(node, programs).await?;
-        }
-        Ok(())
-    }
-
-    async fn end(&mut self, node: usize, program: Program, signal: Signal) -> anyhow::Result<()> {
-        use std::os::unix::process::ExitStatusExt as _;
-
-        let name = program.name();
-        match self.nodes[node].end(program, signal).await? {
-            None => {}
-            Some(node::End::ByItself(status) | node::End::BySignal(status))
-                if status.signal() == Some(Signal::KILL.as_raw()) && signal == Signal::KILL =>
-            {
-                self.count(&format!("kill -9 of {name}"));
-                self.has_effect = true;
-            }
-            Some(node::End::BySignal(status)) if status.success() => {
-                self.count(&format!("{name} stopped in good order"));
-                self.has_effect = true;
-            }
-            // Its last sync took too long, on a disk that others keep busy. It says so, and has lost nothing.
-            Some(node::End::BySignal(status))
-                if program == Program::Raft && status.code() == Some(WRITE_FAILED) =>
-            {
-                self.count("raft stopped before its last sync was done");
-            }
-            Some(node::End::ByItself(status)) => self.judge_end(node, program, status),
-            Some(node::End::BySignal(status)) => {
-                self.wrong.push(format!("{name} of node {node} was told to stop: {status}"));
-            }
-            Some(node::End::Forced) => {
-                self.wrong.push(format!("{name} of node {node} was told to stop and did not"));
-            }
-        }
-        Ok(())
-    }
-
-    async fn roll(&mut self) -> anyhow::Result<()> {
-        for node in 0..self.nodes.len() {
-            for program in [Program::Raft, Program::StateMachine, Program::Member] {
-                self.end(node, program, Signal::TERM).await?;
-            }
-            self.start_missing(node)?;
-            tokio::time::sleep(REST).await;
-        }
-        Ok(())
-    }
-
-    async fn wipe(&mut self, node: usize) -> anyhow::Result<()> {
-        self.kill(node, &Program::ALL).await?;
-        for entry in fs::read_dir(self.nodes[node].data())? {
-            let path = entry?.path();
-            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
-        }
-        self.count("wiped disks");
-        Ok(())
-    }
-
-    fn pause(&mut self, fault: &Fault) {
-        let paused = self.nodes[fault.node].signal_each(fault.programs(), Signal::STOP);
-        self.has_effect = paused == fault.programs().len();
-    }
-
-    async fn cut(&self, fault: &Fault) -> anyhow::Result<()> {
-        for (deaf, other) in fault.deaf_pairs(self.nodes.len()) {
-            self.networks[deaf].ignore(&self.nodes[other].place.address).await?;
-        }
-        Ok(())
-    }
-
     /// Counts what the networks did meanwhile.
     async fn heal_networks(&mut self) -> anyhow::Result<()> {
         let Some(need) = self.fault.as_ref().and_then(|fault| fault.kind.need()) else {
@@ -214,7 +135,7 @@ impl Processes {
         }
         if slowed || cut {
             self.has_effect = touched > 0;
-            let what = if cut { "packets dropped" } else { "packets through a slow link" };
+            let what = if cut { "packets dropped" } else { "packets held back by a slow link" };
             *self.counts.entry(what.to_owned()).or_default() += touched;
         }
         Ok(())
@@ -222,21 +143,6 @@ impl Processes {
 
     fn filler(&self) -> Option<PathBuf> {
         Some(self.nodes[self.small?].data().join("filler"))
-    }
-
-    async fn fail_syncs(&mut self, node: usize) -> anyhow::Result<()> {
-        let Some(pid) = self.nodes[node].pid(Program::Raft) else { return Ok(()) };
-        let mut failing = FailingSyncs::of(pid).await?;
-        failing.wait().await;
-        self.failing = Some(failing);
-        Ok(())
-    }
-
-    fn jump_clock(&mut self, fault: &Fault) -> anyhow::Result<()> {
-        let node = &self.nodes[fault.node];
-        clock::jump(&node.clock(), fault.other.is_multiple_of(2))?;
-        self.has_effect = node.pid(Program::Raft).is_some_and(clock::is_in);
-        Ok(())
     }
 
     fn start_missing(&mut self, node: usize) -> anyhow::Result<()> {
@@ -285,6 +191,10 @@ impl Site for Processes {
         self.lacks.get(&kind.need()?).cloned()
     }
 
+    fn aim(&self, fault: Fault) -> Fault {
+        fault
+    }
+
     async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
         self.mend().await?;
         self.fault = Some(fault.clone());
@@ -306,11 +216,13 @@ impl Site for Processes {
             Kind::Lossy => self.networks[fault.node].lose().await,
             Kind::Slow => self.networks[fault.node].slow_down().await,
             Kind::FullDisk => {
-                self.has_effect = self.filler().is_some_and(|filler| fill(&filler));
+                if let Some(filler) = self.filler() {
+                    self.has_effect = fill(&filler)?;
+                }
                 Ok(())
             }
             Kind::FailingSync => self.fail_syncs(fault.node).await,
-            Kind::ClockJump => self.jump_clock(fault),
+            Kind::ClockJump => self.jump_clock(fault).await,
             Kind::Scale => anyhow::bail!("not possible here"),
         }
     }

@@ -23,6 +23,8 @@ pub struct Report {
     seed: u64,
     length: Duration,
     is_mixed: bool,
+    /// What there was to choose from.
+    dealt: Vec<Kind>,
     story: Vec<String>,
     /// That were seen to do something.
     faults: BTreeMap<Kind, u64>,
@@ -42,6 +44,7 @@ impl Report {
             seed: plan.seed,
             length: plan.length,
             is_mixed: plan.kinds.is_empty(),
+            dealt: Vec::new(),
             story: Vec::new(),
             faults: BTreeMap::new(),
             in_vain: BTreeMap::new(),
@@ -62,6 +65,10 @@ impl Report {
     /// Whether nothing is wrong so far, and enough is done, with so many answers and these counts.
     pub(super) fn is_enough(&self, answered: u64, counts: &Counts) -> bool {
         self.missing(answered, counts).is_empty()
+    }
+
+    pub(super) fn dealt(&mut self, kinds: &[Kind]) {
+        kinds.clone_into(&mut self.dealt);
     }
 
     pub(super) fn note(&mut self, at: Duration, what: &str) {
@@ -142,6 +149,12 @@ impl Report {
                 least(what, counted(what), number);
             }
             least("kinds of faults", self.faults.len() as u64, LEAST_KINDS as u64);
+        } else {
+            // Who chooses wants to see each of them; as there is at least one, a run without any fault is thin too.
+            for kind in &self.dealt {
+                let seen = self.faults.get(kind).copied().unwrap_or_default();
+                least(&format!("effects of {}", kind.name()), seen, 1);
+            }
         }
         missing
     }
@@ -173,5 +186,37 @@ impl fmt::Display for Report {
         writeln!(f, "history: {}", self.verdict)?;
         self.wrong.iter().chain(&self.thin()).try_for_each(|line| writeln!(f, "RED: {line}"))?;
         write!(f, "{}", if self.is_green() { "green" } else { "red" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(chosen: &[Kind], length: Duration) -> Report {
+        let plan = Plan { length, seed: 1, kinds: chosen.to_vec(), clients: 1 };
+        let mut report = Report::new(&plan);
+        report.dealt(if chosen.is_empty() { &Kind::ALL } else { chosen });
+        report
+    }
+
+    #[test]
+    fn every_chosen_fault_must_have_had_an_effect() {
+        let mut report = report(&[Kind::Slow, Kind::Deaf], ANSWERED_IN);
+        let fault = |kind| Fault { kind, node: 0, other: 1 };
+        report.count(&fault(Kind::Slow), true);
+        report.count(&fault(Kind::Deaf), false);
+        let missing = report.missing(ANSWERED, &Counts::new());
+        assert_eq!(missing, ["thin: 0 effects of deaf, at least 1 are wanted"]);
+        report.count(&fault(Kind::Deaf), true);
+        assert!(report.is_enough(ANSWERED, &Counts::new()));
+    }
+
+    #[test]
+    fn a_run_without_any_fault_is_thin() {
+        for chosen in [vec![], vec![Kind::KillRaft]] {
+            let report = report(&chosen, Duration::ZERO);
+            assert!(!report.is_enough(ANSWERED, &Counts::new()), "{chosen:?}");
+        }
     }
 }

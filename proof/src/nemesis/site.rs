@@ -5,7 +5,7 @@ use raft::rpc::wire::Endpoint;
 use super::Counts;
 use super::fault::{Fault, Kind};
 
-/// A cluster that somebody started, and its faults. All that it made is gone when it is dropped.
+/// A cluster and its faults. Who has made the cluster ends it; a fault that is being done when the site is dropped may last until then.
 pub trait Site: Send {
     /// How many nodes there are.
     fn nodes(&self) -> usize;
@@ -15,6 +15,8 @@ pub trait Site: Send {
     fn node_at(&self, endpoint: &Endpoint) -> Option<usize>;
     /// Why a kind of fault is not possible here.
     fn obstacle(&self, kind: Kind) -> Option<String>;
+    /// The fault as it can be done here, and so is told of: some nodes are spared some kinds.
+    fn aim(&self, fault: Fault) -> Fault;
     /// Does it. No process may have ended before that nobody ended.
     fn begin(&mut self, fault: &Fault) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Undoes whatever was done, and starts what does not run.

@@ -1,7 +1,7 @@
 //! Other programs.
 
 use std::env;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -25,6 +25,11 @@ pub(super) async fn run(command: &str) -> anyhow::Result<String> {
 
 /// Runs a command whose words may hold spaces; what it printed.
 pub(super) async fn run_words(words: &[&str]) -> anyhow::Result<String> {
+    Ok(String::from_utf8_lossy(&output(words).await?.stdout).into_owned())
+}
+
+/// The same; all that it printed.
+pub(super) async fn output(words: &[&str]) -> anyhow::Result<Output> {
     let (program, arguments) = words.split_first().context("an empty command")?;
     let output =
         Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
@@ -35,5 +40,5 @@ pub(super) async fn run_words(words: &[&str]) -> anyhow::Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     let status = output.status;
     anyhow::ensure!(status.success(), "{}: {status}: {}", words.join(" "), said.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(output)
 }

@@ -33,6 +33,15 @@ struct Seen {
     /// Of the leader of the highest term.
     configuration: (BTreeSet<String>, BTreeSet<String>),
     configurations: u64,
+    /// When counting began.
+    before: Totals,
+}
+
+/// Since the cluster was made.
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    leaders: u64,
+    configurations: u64,
 }
 
 impl Watch {
@@ -94,14 +103,14 @@ impl Watch {
         self.seen().leader().is_some_and(|(_, status)| status.first_index > 1)
     }
 
-    /// What was seen so far.
+    /// Counts from now on: a cluster changes a lot while it forms, and no fault has a part in that.
+    pub(super) fn begin_counting(&self) {
+        self.seen().begin_counting();
+    }
+
+    /// What was seen since counting began.
     pub(super) fn counts(&self) -> Counts {
-        let seen = self.seen();
-        let leaders = (seen.leader_of_term.len() as u64).saturating_sub(1);
-        Counts::from([
-            ("leader changes".to_owned(), leaders),
-            ("configuration changes".to_owned(), seen.configurations.saturating_sub(1)),
-        ])
+        self.seen().counts()
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -119,6 +128,23 @@ impl Seen {
     fn leader(&self) -> Option<(&Endpoint, &NodeStatus)> {
         let leaders = self.latest.iter().filter(|(_, status)| status.role == "leader");
         leaders.max_by_key(|(_, status)| status.term)
+    }
+
+    fn totals(&self) -> Totals {
+        let leaders = self.leader_of_term.len() as u64;
+        Totals { leaders, configurations: self.configurations }
+    }
+
+    fn begin_counting(&mut self) {
+        self.before = self.totals();
+    }
+
+    fn counts(&self) -> Counts {
+        let (before, now) = (self.before, self.totals());
+        Counts::from([
+            ("leader changes".to_owned(), now.leaders - before.leaders),
+            ("configuration changes".to_owned(), now.configurations - before.configurations),
+        ])
     }
 
     fn note(&mut self, latest: BTreeMap<Endpoint, NodeStatus>) {
@@ -159,4 +185,59 @@ async fn look(endpoints: Vec<Endpoint>, seen: Arc<Mutex<Seen>>) {
 async fn ask(endpoint: &Endpoint) -> Option<NodeStatus> {
     let (client, _) = connect(endpoint, 0, PATIENCE).await.ok()?;
     timeout(PATIENCE, client.status(tarpc::context::current())).await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leader(id: &str, term: u64, voters: &[&str]) -> BTreeMap<Endpoint, NodeStatus> {
+        let status = NodeStatus {
+            name: id.to_owned(),
+            id: id.to_owned(),
+            cluster: None,
+            role: "leader".to_owned(),
+            pid: 1,
+            boot: 1,
+            term,
+            leader: None,
+            commit_index: 1,
+            applied_index: 1,
+            last_index: 1,
+            voters: voters.iter().map(|&voter| voter.to_owned()).collect(),
+            outgoing: Vec::new(),
+            learners: Vec::new(),
+            membership_committed: true,
+            state_machine: "attached".to_owned(),
+            member: "connected".to_owned(),
+            fsync: true,
+            version: String::new(),
+            http_address: String::new(),
+            first_index: 1,
+            snapshot_index: 0,
+            snapshot_bytes: 0,
+            log_bytes: 0,
+        };
+        [(Endpoint::Tcp(format!("{id}:6004")), status)].into()
+    }
+
+    fn counted(seen: &Seen) -> [u64; 2] {
+        let counts = seen.counts();
+        ["leader changes", "configuration changes"].map(|what| counts[what])
+    }
+
+    #[test]
+    fn what_happened_while_the_cluster_formed_is_not_counted() {
+        let mut seen = Seen::default();
+        seen.note(leader("a", 1, &["a"]));
+        seen.note(leader("b", 2, &["a", "b", "c"]));
+        seen.begin_counting();
+        assert_eq!(counted(&seen), [0, 0]);
+        seen.note(leader("b", 2, &["a", "b", "c"]));
+        assert_eq!(counted(&seen), [0, 0]);
+        seen.note(leader("c", 4, &["a", "b", "c"]));
+        assert_eq!(counted(&seen), [1, 0]);
+        seen.note(leader("c", 4, &["b", "c", "d"]));
+        assert_eq!(counted(&seen), [1, 1]);
+    }
 }

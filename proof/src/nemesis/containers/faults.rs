@@ -1,10 +1,10 @@
 //! What is done to containers.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Signal, kill_process};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::super::clock;
 use super::super::failing::FailingSyncs;
@@ -70,8 +70,6 @@ impl Containers {
 
     /// A worker's directory in the volume that all of them share says whose it is.
     pub(super) async fn wipe(&mut self, node: usize) -> anyhow::Result<()> {
-        // The introducer would make another cluster.
-        let node = if self.nodes[node].is_introducer() { self.nodes.len() - 1 } else { node };
         let volume =
             format!("docker volume inspect -f {{{{.Mountpoint}}}} {}_worker-data", self.project);
         let volume = run(&volume).await?;
@@ -99,9 +97,21 @@ impl Containers {
     }
 
     pub(super) async fn jump_clock(&mut self, fault: &Fault, node: usize) -> anyhow::Result<()> {
+        let container = self.nodes[node].clone();
         clock::jump(&self.clock(node), fault.other.is_multiple_of(2))?;
-        let rafts = self.nodes[node].pids(&[Program::Raft]).await;
-        self.has_effect = rafts.iter().any(|(_, pid)| clock::is_in(*pid));
+        for (_, pid) in container.pids(&[Program::Raft]).await {
+            // It may have ended by itself just now.
+            let _gone = kill_process(pid, Signal::HUP);
+        }
+        let deadline = Instant::now() + clock::EVIDENCE;
+        while !self.has_effect && Instant::now() < deadline {
+            sleep(clock::LOOK).await;
+            // All that was there before the jump has been read.
+            for line in self.logs.fresh(&container.id).await? {
+                self.has_effect |= clock::is_off(&line, SystemTime::now());
+                self.judge_line(node, &container, &line);
+            }
+        }
         Ok(())
     }
 

@@ -28,7 +28,7 @@ impl Containers {
                 self.count(what);
             }
         }
-        if line.contains("panicked at") {
+        if is_bad(line) {
             self.wrong.push(format!("a process of {}: {line}", named(container)));
         }
         if let Some((program, code)) = end_in(line) {
@@ -58,6 +58,24 @@ impl Containers {
     }
 }
 
-fn named(container: &Container) -> String {
+/// What nobody may have to write: of a panic; and of a process that did not listen to SIGTERM and was killed, while its container stopped as
+/// if all were well.
+fn is_bad(line: &str) -> bool {
+    ["panicked at", "did not stop within"].into_iter().any(|text| line.contains(text))
+}
+
+pub(super) fn named(container: &Container) -> String {
     format!("{} {}", container.service, container.id.get(..12).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_did_not_stop_is_no_good_restart() {
+        assert!(is_bad("node.sh: raft (pid 12) did not stop within 17 s: killed"));
+        assert!(is_bad("thread 'main' panicked at raft/src/main.rs:1:1:"));
+        assert!(!is_bad("2026-03-01T10:00:00+0000 node: stopped"));
+    }
 }
