@@ -80,7 +80,7 @@ impl World {
             self.coverage.count("transfers of snapshots resumed after a restart");
         }
         raft.reception = Some(Reception { from, term, offered, file });
-        Ok(have)
+        if have == bytes { self.finish_reception(slot) } else { Ok(have) }
     }
 
     fn hear_snapshot_piece(

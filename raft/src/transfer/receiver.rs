@@ -86,15 +86,15 @@ impl Receiver {
         }
         let (store, cluster) = (self.shelf.store().clone(), self.node.known_cluster().await);
         let wanted = offered.clone();
-        let file = spawn_blocking(move || store.receive(&wanted, cluster)).await;
-        let file = file.map_err(|panic| bad(&panic))?.map_err(|error| {
-            tracing::warn!(%from, %error, "cannot receive a snapshot");
-            SnapshotRefusal::from(&error)
-        })?;
-        let have = file.offset();
-        tracing::info!(%from, index = offered.meta.last.index.0, bytes, have, "receiving a snapshot");
-        *current = Some(Transfer { from, term, offered, file: Some(file) });
-        Ok(have)
+        // All of it may be there already: its last end came before it had its name.
+        let found = spawn_blocking(move || settle(store.receive(&wanted, cluster)?, &wanted)).await;
+        let found = found.map_err(|panic| bad(&panic))?;
+        if let Ok(Written::Part(file)) = &found {
+            let (index, have) = (offered.meta.last.index.0, file.offset());
+            tracing::info!(%from, index, bytes, have, "receiving a snapshot");
+        }
+        let transfer = Transfer { from, term, offered, file: None };
+        self.go_on(&mut current, transfer, found).await
     }
 
     /// Takes the next piece; answers how many bytes are there. After the last one the snapshot is durable and the core knows.
@@ -108,7 +108,6 @@ impl Receiver {
             (transfer.from, transfer.term, transfer.offered.id.0) == (from, term, id)
         };
         let transfer = current.as_mut().filter(is_ours).ok_or(SnapshotRefusal::Superseded)?;
-        let (whole, meta) = (transfer.offered.bytes, transfer.offered.meta.clone());
         // A caller that leaves in the middle of this drops the file: the next offer reads how much there is.
         let mut file = transfer.file.take().ok_or(SnapshotRefusal::Superseded)?;
         if offset != file.offset() {
@@ -122,41 +121,42 @@ impl Receiver {
                 Err(SnapshotRefusal::WrongOffset { have, got: offset })
             };
         }
-        let length = bytes.len() as u64;
+        let (length, wanted) = (bytes.len() as u64, transfer.offered.clone());
         let written = spawn_blocking(move || {
-            let have = file.push(offset, &bytes)?;
-            if have < whole {
-                return Ok(Written::Part(file));
-            }
-            // Before it has its name: a table that cannot be gone on from must not stand in the way of the next start.
-            if let Err(error) = Image::beside(&meta, &file.image()?) {
-                file.discard();
-                return Ok(Written::Useless(error.to_string()));
-            }
-            file.finish().map(Written::Whole)
+            file.push(offset, &bytes)?;
+            settle(file, &wanted)
         });
         let written = written.await.map_err(|panic| bad(&panic))?;
         self.metrics.snapshot_bytes_received.add_many(length);
+        let transfer = current.take().ok_or(SnapshotRefusal::Superseded)?;
+        self.go_on(&mut current, transfer, written).await
+    }
+
+    /// What becomes of a transfer whose file has come so far.
+    async fn go_on(
+        &self,
+        current: &mut Option<Transfer>,
+        transfer: Transfer,
+        written: Result<Written, SnapshotError>,
+    ) -> Result<u64, SnapshotRefusal> {
+        let from = transfer.from;
         match written {
             Ok(Written::Part(file)) => {
                 let have = file.offset();
-                transfer.file = Some(file);
+                *current = Some(Transfer { file: Some(file), ..transfer });
                 Ok(have)
             }
             Ok(Written::Whole(description)) => {
-                *current = None;
-                let index = description.meta.last.index.0;
+                let (index, bytes) = (description.meta.last.index.0, description.bytes);
                 self.announce(description).await?;
-                tracing::info!(%from, index, bytes = whole, "received a snapshot");
-                Ok(whole)
+                tracing::info!(%from, index, bytes, "received a snapshot");
+                Ok(bytes)
             }
             Ok(Written::Useless(reason)) => {
-                *current = None;
                 tracing::warn!(%from, reason, "cannot use a snapshot");
                 Err(SnapshotRefusal::Bad { reason })
             }
             Err(error) => {
-                *current = None;
                 tracing::warn!(%from, %error, "cannot receive a snapshot");
                 Err(SnapshotRefusal::from(&error))
             }
@@ -182,6 +182,19 @@ enum Written {
     Whole(Description),
     /// Whole, but not for this version, or it contradicts itself.
     Useless(String),
+}
+
+/// Finishes a file of which all is there.
+fn settle(file: Receiving, offered: &Description) -> Result<Written, SnapshotError> {
+    if file.offset() < offered.bytes {
+        return Ok(Written::Part(file));
+    }
+    // Before it has its name: a table that cannot be gone on from must not stand in the way of the next start.
+    if let Err(error) = Image::beside(&offered.meta, &file.image()?) {
+        file.discard();
+        return Ok(Written::Useless(error.to_string()));
+    }
+    file.finish().map(Written::Whole)
 }
 
 fn load_image(shelf: &Shelf, snapshot: &Description) -> Result<Image, SnapshotRefusal> {

@@ -106,6 +106,22 @@ impl Follower {
     }
 }
 
+/// Found by the simulated worlds: all had arrived, nobody finished it, and it was offered again and again.
+#[tokio::test]
+async fn a_transfer_that_ended_between_its_last_piece_and_its_name_is_finished_when_it_is_offered_again()
+ {
+    let leader = tempfile::tempdir().unwrap();
+    let (taken, file) = take(&store(leader.path()), 9);
+    let mut follower = Follower::new();
+    let mut part = follower.receiver.shelf().store().receive(&taken, CLUSTER).unwrap();
+    assert_eq!(part.push(0, &file).unwrap(), taken.bytes);
+    drop(part);
+    follower = follower.restart();
+    assert_eq!(follower.receiver.offer(LEADER, offer(&taken, 2)).await, Ok(taken.bytes));
+    assert_eq!(follower.received(), taken.meta);
+    assert_eq!(follower.receiver.shelf().store().newest(), Some(taken));
+}
+
 #[tokio::test]
 async fn a_transfer_goes_on_where_it_broke_off_also_after_a_restart() {
     let leader = tempfile::tempdir().unwrap();
